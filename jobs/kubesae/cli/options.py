@@ -1,0 +1,135 @@
+"""Flags made from the experiment's fields: name, help and default of each come from `experiment.spec`.
+
+Every value is read as the YAML file would read it, so `--tokens 1e9`, `--lr 3e-4` and `--layers 30,45,55` mean what they
+mean there. Underscores in flags are taken as dashes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kubesae.errors import ConfigError
+from kubesae.experiment import Experiment, Sae, Section, load_experiment, parse_yaml, set_field, validate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pydantic.fields import FieldInfo
+
+F = Any
+SECTIONS = ("pilot", "collect", "verify", "interpret")
+
+
+def experiment_options(*fields: str) -> Callable[[F], F]:
+    """Give a command the EXPERIMENT argument and a flag for each of `fields`, dotted as in "pilot.tokens"."""
+
+    def decorate(command: F) -> F:
+        for field in reversed(fields):
+            command = _option(field)(command)
+        command = _option("output")(command)
+        command = _option("data")(command)
+        file = click.Path(path_type=Path, dir_okay=False)
+        return click.argument("experiment", required=False, type=file, envvar="KUBESAE_EXPERIMENT")(command)
+
+    return decorate
+
+
+def section_fields(section: str) -> list[str]:
+    """Return the dotted fields of a section of the experiment ("sae" for those of one SAE)."""
+    kind: type[Section] = Sae if section == "sae" else type(Experiment.model_fields[section].default)
+    prefix = "sae.0" if section == "sae" else section
+    return [f"{prefix}.{name}" for name in kind.model_fields]
+
+
+def flag_of(field: str) -> str:
+    """Return the flag of a dotted field: its last name, or the section's too where that alone would be ambiguous."""
+    section, _, name = field.rpartition(".")
+    if section in {"pilot", "verify"} or (section == "sae.0" and name == "seed") or field == "sae.0.name":
+        return f"--{section.removesuffix('.0')}-{name}".replace("_", "-")
+    return f"--{name}".replace("_", "-")
+
+
+def _option(field: str) -> Callable[[F], F]:
+    info = _field_info(field)
+    required = info.is_required() or info.default is None
+    default = "" if required else f"  [default: {_shown(info.default)}]"
+    text = f"{info.description}{default}"
+    if info.annotation is bool:
+        flag = flag_of(field)
+        return click.option(f"{flag}/--no-{flag[2:]}", _variable(field), default=None, help=text)
+    return click.option(flag_of(field), _variable(field), metavar=_metavar(info), help=text)
+
+
+def _field_info(field: str) -> FieldInfo:
+    section, _, name = field.rpartition(".")
+    if not section:
+        return Experiment.model_fields[name]
+    kind = Sae if section == "sae.0" else type(Experiment.model_fields[section].default)
+    return dict(kind.model_fields)[name]
+
+
+def _variable(field: str) -> str:
+    return "field_" + field.replace(".", "__")
+
+
+def _metavar(info: FieldInfo) -> str:
+    text = str(info.annotation)
+    for word, shown in (("Literal", "CHOICE"), ("tuple", "LIST"), ("int", "N"), ("float", "X")):
+        if word in text:
+            return shown
+    return "TEXT"
+
+
+def _shown(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) and value >= 10_000 else str(value)
+
+
+def overrides(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the dotted fields that were given as flags, and take their variables out of `values`."""
+    given = {}
+    for variable in [name for name in values if name.startswith("field_")]:
+        value = values.pop(variable)
+        if value is not None:
+            field = variable.removeprefix("field_").replace("__", ".")
+            given[field] = parse_flag(field, value)
+    return given
+
+
+def parse_flag(field: str, value: object) -> object:
+    """Read a flag's text as YAML; a list may be given with commas."""
+    if not isinstance(value, str):
+        return value
+    if "tuple" in str(_field_info(field).annotation) and not value.startswith("["):
+        value = f"[{value}]"
+    return parse_yaml(f"value: {value}", flag_of(field))["value"]
+
+
+def resolve(experiment: Path | None, given: dict[str, Any]) -> Experiment:
+    """Return the experiment of a command: from its file, else from what lies at `--data`, with the flags laid over it.
+
+    Raises:
+        ConfigError: neither is there, or a value is not right.
+
+    """
+    if experiment is not None:
+        return load_experiment(experiment, given)
+    if "data" not in given:
+        raise ConfigError("Which experiment? Give its YAML file, or --data with a prefix that holds one.")
+    from kubesae.ledger import read_run  # noqa: PLC0415 - keeps --help fast
+    from kubesae.store import open_store  # noqa: PLC0415
+
+    found = read_run(open_store(given["data"]))
+    if found is None:
+        raise ConfigError(f"No experiment is recorded at {given['data']}. Give its YAML file.")
+    values = found.model_dump(mode="json")
+    for field, value in given.items():
+        set_field(values, field, value)
+    return validate(Experiment, values, f"the experiment at {given['data']} with your flags")
+
+
+def all_fields(sections: Iterable[str]) -> list[str]:
+    """Return the fields of several sections."""
+    return [field for section in sections for field in section_fields(section)]

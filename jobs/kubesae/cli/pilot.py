@@ -1,0 +1,46 @@
+"""`kubesae pilot`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kubesae.cli.console import say
+from kubesae.cli.options import experiment_options, overrides, resolve, section_fields
+from kubesae.errors import EXIT_USER
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command("pilot")
+@experiment_options("layers", *section_fields("pilot"), *section_fields("collect"))
+def command(experiment: Path | None, **flags: Any) -> int:
+    """Collect the first tokens of shard 0 and verify every byte of them.
+
+    The pilot lies where the full collection will go on from it: nothing is collected twice.
+    """
+    resolved = resolve(experiment, overrides(flags))
+    from kubesae.collect import Events, Share, collect  # noqa: PLC0415 - keeps --help fast
+    from kubesae.ledger import Plan, gate_is_open, read_identity, read_report, write_run  # noqa: PLC0415
+    from kubesae.prepare import plan_of  # noqa: PLC0415
+    from kubesae.store import open_store  # noqa: PLC0415
+    from kubesae.verify import report_lines, verify  # noqa: PLC0415
+
+    store = open_store(resolved.data, deadline=resolved.collect.deadline)
+    store.probe()
+    write_run(store, resolved)
+    parts = plan_of(resolved).pilot_parts(resolved.pilot.tokens)
+    collect(resolved, store, Share((0,), resolved.pilot.chunk, parts), Events(say, resolved.pilot.chunk))
+    identity = read_identity(store)
+    if identity is None:
+        return EXIT_USER
+    plan, report = Plan.of(identity), read_report(store, "pilot")
+    if not (
+        report and report.mode == "full" and gate_is_open(store, plan, identity.sha256, "pilot", resolved.pilot.tokens)
+    ):
+        report = verify(store, "pilot", "full", resolved.pilot.tokens)
+    for line in report_lines(report, identity, plan, resolved.pilot.chunk):
+        say(line)
+    return 0 if report.passed else EXIT_USER

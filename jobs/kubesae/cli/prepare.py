@@ -1,0 +1,65 @@
+"""`kubesae prepare`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kubesae.cli.console import say
+from kubesae.cli.options import experiment_options, overrides, resolve
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kubesae.prepare import Prepared
+
+FIELDS = (
+    "model",
+    "model_revision",
+    "trust_remote_code",
+    "tokens",
+    "num_shards",
+    "context",
+    "bos",
+    "separator",
+    "seed",
+)
+
+
+@click.command("prepare")
+@experiment_options(*FIELDS)
+def command(experiment: Path | None, **flags: Any) -> None:
+    """Tokenise and pack the corpora, once, before any model runs.
+
+    Writes tokens/ below the data prefix: packed token ids of every shard, where each came from, and the manifest that
+    fixes them. Killed and started again, it goes on where it was.
+    """
+    resolved = resolve(experiment, overrides(flags))
+    from kubesae.ledger import write_run  # noqa: PLC0415 - keeps --help fast
+    from kubesae.model import resolve_model  # noqa: PLC0415
+    from kubesae.prepare import prepare  # noqa: PLC0415
+    from kubesae.store import open_store  # noqa: PLC0415
+
+    store = open_store(resolved.data)
+    store.probe()
+    prepared = prepare(resolved, store, vocab_size=lambda: resolve_model(resolved).vocab_size, say=say)
+    write_run(store, resolved)
+    _report(prepared)
+
+
+def _report(prepared: Prepared) -> None:
+    from rich.console import Console  # noqa: PLC0415 - keeps --help fast
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table("Corpus", box=None)
+    for heading in ("Documents", "Contexts", "of tokenised", "Tokens"):
+        table.add_column(heading, justify="right")
+    corpora = prepared.manifest.corpora
+    for corpus in corpora:
+        counts = (corpus.documents, corpus.contexts, corpus.pool_contexts, corpus.tokens)
+        table.add_row(corpus.name, *(f"{count:,}" for count in counts))
+    Console().print(table)
+    total = sum(shard.tokens for shard in prepared.manifest.shards)
+    state = "were prepared before" if prepared.existed else "prepared"
+    say(f"✓ {total:,} tokens {state} in {len(prepared.manifest.shards)} shards")

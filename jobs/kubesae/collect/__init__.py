@@ -1,0 +1,7 @@
+"""Run the model, capture activations, commit them part by part."""
+
+from kubesae.collect.events import Events
+from kubesae.collect.identity import check_experiment, claim
+from kubesae.collect.run import Share, collect
+
+__all__ = ["Events", "Share", "check_experiment", "claim", "collect"]

@@ -1,0 +1,157 @@
+"""Capture one part: forward passes planned by the part alone, activations copied straight to their place in the tar.
+
+bf16 results depend on how contexts are batched, so the batches are a pure function of the part and the forward batch:
+contexts in order, `forward_batch` at a time, and the cut context, if there is one, alone at its own length. When memory
+runs out the whole part is done again at half the batch; leftovers are never re-batched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from kubesae.errors import KubesaeError
+from kubesae.model.resident import is_out_of_memory
+from kubesae.shards import PartTar, codec, position_flags
+
+if TYPE_CHECKING:
+    from kubesae.corpus import ShardTokens, TokensManifest
+    from kubesae.experiment import DataIdentity
+    from kubesae.ledger import Part, Plan
+
+
+class Engine(Protocol):
+    """What runs the model."""
+
+    name: str
+
+    @property
+    def device_name(self) -> str:
+        """Name of the device, for the numerics record."""
+
+    def forward(
+        self, ids_BT: npt.NDArray[np.uint32], documents_BT: npt.NDArray[np.int64] | None = None
+    ) -> dict[int, torch.Tensor]:
+        """Return each captured layer's output, [B, T, D]."""
+
+
+@dataclass(frozen=True)
+class Captured:
+    """One part, captured: its tars lack only flags and digests.
+
+    Attributes:
+        part: the part.
+        tars: the tar of each layer.
+        tokens: uint32 [rows].
+        flags: uint8 [rows], bits 0 and 1.
+        forward_batch: contexts in one forward pass.
+
+    """
+
+    part: Part
+    tars: dict[int, PartTar]
+    tokens: npt.NDArray[np.uint32]
+    flags: npt.NDArray[np.uint8]
+    forward_batch: int
+
+
+def batches(part: Part, context: int, forward_batch: int) -> list[tuple[int, int, int]]:
+    """Forward batches of a part: first row (from the part's first), contexts, tokens of each context."""
+    whole, rest = divmod(part.rows, context)
+    planned = [
+        (first * context, min(forward_batch, whole - first), context) for first in range(0, whole, forward_batch)
+    ]
+    return [*planned, (whole * context, 1, rest)] if rest else planned
+
+
+class Capturer:
+    """Captures parts of one shard."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        identity: DataIdentity,
+        plan: Plan,
+        manifest: TokensManifest,
+        tokens: ShardTokens,
+        forward_batch: int,
+    ) -> None:
+        """Begin with `forward_batch` contexts in a forward pass."""
+        self._engine = engine
+        self._identity = identity
+        self._plan = plan
+        self._special = np.array(manifest.tokenizer.special, np.uint32)
+        self._tokens = tokens
+        self.forward_batch = forward_batch
+
+    def capture(self, part: Part) -> Captured:
+        """Run the model over the part.
+
+        Raises:
+            KubesaeError: memory runs out even for one context at a time.
+
+        """
+        while True:
+            try:
+                return self._capture(part)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self.forward_batch == 1:
+                    raise KubesaeError(
+                        f"Memory ran out with one context of {self._plan.context} tokens in a forward pass. Give the "
+                        "worker more memory, lower `context`, or capture fewer layers at once."
+                    ) from error
+            self.forward_batch //= 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _capture(self, part: Part) -> Captured:
+        ids = self._tokens.ids[part.start : part.start + part.rows]
+        tars = self._tars(part)
+        for first, contexts, length in batches(part, self._plan.context, self.forward_batch):
+            ids_BT = ids[first : first + contexts * length].reshape(contexts, length)
+            outputs = self._engine.forward(ids_BT, self._documents(part.start + first, contexts, length))
+            for layer, tar in tars.items():
+                self._copy(outputs[layer], tar, first, length)
+        positions = np.arange(part.rows) % self._plan.context
+        return Captured(part, tars, ids, position_flags(ids, positions, self._special), self.forward_batch)
+
+    def _tars(self, part: Part) -> dict[int, PartTar]:
+        blocks = self._plan.blocks(part)
+        documents = [self._tokens.documents(block.start, block.rows) for block in blocks]
+        rows = [self._plan.global_row(part.shard, block.start) for block in blocks]
+        return {
+            layer: PartTar(
+                blocks,
+                documents,
+                rows,
+                layer=layer,
+                d_model=self._identity.d_model,
+                codec=codec(self._identity.storage),
+            )
+            for layer in self._identity.layers
+        }
+
+    def _documents(self, start: int, contexts: int, length: int) -> npt.NDArray[np.int64] | None:
+        """Number of each token's document, [contexts, length]; None when attention crosses documents."""
+        if self._identity.attention_across_documents:
+            return None
+        numbers = np.zeros(contexts * length, np.int64)
+        for number, run in enumerate(self._tokens.documents(start, contexts * length)):
+            numbers[run.start : run.start + run.tokens] = number + 1
+        return numbers.reshape(contexts, length)
+
+    def _copy(self, output_BTD: torch.Tensor, tar: PartTar, first: int, length: int) -> None:
+        """Copy each context's activations, from row `first` of the part on, into the block that holds it."""
+        for i, context_TD in enumerate(output_BTD):
+            number, place = divmod((first + i * length) // self._plan.context, self._plan.contexts_per_block)
+            row = place * self._plan.context
+            target = torch.from_numpy(tar.acts[number][row : row + length])
+            if self._identity.storage == "bfloat16":
+                target = target.view(torch.bfloat16)
+            target.copy_(context_TD)

@@ -1,0 +1,171 @@
+"""Collect: run the model over a worker's shards and stream activations to the store, part by part.
+
+    kubesae collect experiment.yaml --index 0 --of 4
+
+What is committed already is left alone, so a killed worker goes on where it was when it is started again.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kubesae.collect.identity import check_experiment, claim
+from kubesae.corpus import read_shard_tokens
+from kubesae.ledger import Numerics, Plan, committed_parts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kubesae.collect.capture import Engine
+    from kubesae.collect.events import Events
+    from kubesae.corpus import TokensManifest
+    from kubesae.experiment import DataIdentity, Experiment
+    from kubesae.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a worker is to collect: `shards`, of each the first `parts` parts (None: all), counted in `chunk`s."""
+
+    shards: tuple[int, ...]
+    chunk: int
+    parts: int | None = None
+
+    def missing(self, store: Store, plan: Plan, shard: int) -> list[int]:
+        """Parts of `shard` that are not committed yet."""
+        done = committed_parts(store, shard)
+        return [part for part in range(self.count(plan, shard)) if part not in done]
+
+    def count(self, plan: Plan, shard: int) -> int:
+        """Parts of `shard` in this share."""
+        return plan.parts(shard) if self.parts is None else min(self.parts, plan.parts(shard))
+
+
+def collect(experiment: Experiment, store: Store, share: Share, events: Events) -> None:
+    """Collect `share`; without loading the model where nothing is missing.
+
+    Args:
+        experiment: the experiment.
+        store: its data store.
+        share: what to collect.
+        events: told about progress.
+
+    An exception that a signal handler raises stops the work at once: what is committed stays.
+
+    Raises:
+        UserError: nothing can be collected as things are (see `kubesae.errors`).
+
+    """
+    manifest, stored = check_experiment(experiment, store)
+    if stored is not None:
+        plan = Plan.of(stored)
+        if not any(share.missing(store, plan, shard) for shard in share.shards):
+            for shard in share.shards:
+                events.nothing_to_do(shard)
+            return
+    worker = _Worker(experiment, store, manifest, share, events)
+    for shard in share.shards:
+        worker.collect_shard(shard)
+
+
+class _Worker:
+    """One process with one engine, loaded before its first part."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        store: Store,
+        manifest: TokensManifest,
+        share: Share,
+        events: Events,
+    ) -> None:
+        from kubesae.model import resolve_model  # noqa: PLC0415 - imports torch
+
+        self._experiment = experiment
+        self._store = store
+        self._manifest = manifest
+        self._share = share
+        self._events = events
+        self._threads = _set_threads(experiment.collect.threads)
+        self._source = resolve_model(experiment)
+        self._identity = claim(experiment, store, manifest, self._source)
+        self._plan = Plan.of(self._identity)
+        self._engine: Engine | None = None
+
+    def collect_shard(self, shard: int) -> None:
+        """Collect the missing parts of one shard."""
+        missing = self._share.missing(self._store, self._plan, shard)
+        if not missing:
+            self._events.nothing_to_do(shard)
+            return
+        engine = self._load(shard)
+        count = self._share.count(self._plan, shard)
+        self._events.start(shard, self._plan.rows_before(shard, missing[0]), self._plan.rows_before(shard, count))
+        self._run(shard, missing, engine)
+        self._events.complete(shard)
+
+    def _load(self, shard: int) -> Engine:
+        from kubesae.model.resident import ResidentEngine  # noqa: PLC0415 - imports torch
+
+        if self._engine is None:
+            self._events.loading(shard)
+            experiment = self._experiment
+            self._engine = ResidentEngine.load(
+                self._source, experiment.layers, experiment.model_dtype, experiment.collect.device
+            )
+            self._events.loaded(shard)
+        return self._engine
+
+    def _run(self, shard: int, missing: Iterable[int], engine: Engine) -> None:
+        from kubesae.collect.capture import Capturer  # noqa: PLC0415 - imports torch
+        from kubesae.collect.publish import Publisher  # noqa: PLC0415
+
+        tokens = read_shard_tokens(self._store, self._manifest, shard)
+        capturer = Capturer(
+            engine,
+            self._identity,
+            self._plan,
+            self._manifest,
+            tokens,
+            self._experiment.collect.forward_batch,
+        )
+        publisher = Publisher(
+            self._store,
+            self._identity,
+            lambda batch: numerics(engine, batch, self._threads),
+            lambda part: self._events.committed(shard, self._plan.rows_before(shard, part + 1)),
+            self._experiment.collect.queue,
+        )
+        try:
+            for index in missing:
+                publisher.publish(capturer.capture(self._plan.part(shard, index)))
+            publisher.finish()
+        except BaseException:
+            publisher.stop()
+            raise
+
+
+def numerics(engine: Engine, forward_batch: int, threads: int) -> Numerics:
+    """Return what computes the bytes now."""
+    import torch  # noqa: PLC0415 - seconds to import
+    import transformers  # noqa: PLC0415
+
+    return Numerics(
+        engine=engine.name,
+        forward_batch=forward_batch,
+        device=engine.device_name,
+        threads=threads,
+        versions={"torch": torch.__version__, "transformers": transformers.__version__},
+    )
+
+
+def _set_threads(threads: int | None) -> int:
+    """Set and return the CPU threads of this process: bf16 bits depend on them, so they are never left to chance."""
+    import torch  # noqa: PLC0415 - seconds to import
+
+    count = threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(count)
+    return count
+

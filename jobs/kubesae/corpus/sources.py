@@ -1,0 +1,181 @@
+"""Where documents come from: a hub dataset streamed by its data files, or local text, JSON lines, Parquet, source trees.
+
+A source is a list of *units*, each read by itself and in any order: a data file of a hub dataset, a JSON lines or
+Parquet file, or a group of text files. Units are put in an order that depends only on the experiment's seed.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kubesae.errors import ConfigError
+from kubesae.experiment import canonical_json, sha256_hex
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from kubesae.experiment import Corpus
+
+FILES_PER_UNIT = 64
+_ROW_FORMATS = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".parquet": "parquet"}
+_SKIPPED_FOLDERS = {".git", "__pycache__", "node_modules", ".venv", "site-packages"}
+
+
+@dataclass(frozen=True, slots=True)
+class TextDocument:
+    """One document: its name within the corpus, and its text."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class LocalFiles:
+    """Files on this machine. `builder` is None where a file is a document, else the `datasets` builder of its rows."""
+
+    root: Path
+    files: tuple[Path, ...]
+    builder: str | None
+    field: str
+
+    @property
+    def units(self) -> int:
+        """Number of units."""
+        return len(self.files) if self.builder else -(-len(self.files) // FILES_PER_UNIT)
+
+    def revision(self) -> str:
+        """SHA-256 over the files' names and contents."""
+        entries = []
+        for path in self.files:
+            with path.open("rb") as file:
+                entries.append([self._name(path), hashlib.file_digest(file, "sha256").hexdigest()])
+        return sha256_hex(canonical_json(sorted(entries)))
+
+    def documents(self, unit: int) -> Iterator[TextDocument]:
+        """Documents of one unit, in a fixed order."""
+        if self.builder is None:
+            for path in self.files[unit * FILES_PER_UNIT : (unit + 1) * FILES_PER_UNIT]:
+                yield TextDocument(self._name(path), path.read_text(encoding="utf-8", errors="replace"))
+            return
+        from datasets import load_dataset  # noqa: PLC0415 - an extra, and slow to import
+
+        path = self.files[unit]
+        rows = load_dataset(self.builder, data_files=str(path), split="train", streaming=True)
+        yield from _rows(rows, self.field, self._name(path))
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+
+@dataclass(frozen=True)
+class HubDataset:
+    """A dataset on the hub, streamed; a unit is one of its data files."""
+
+    dataset: Any
+    commit: str
+    field: str
+
+    @property
+    def units(self) -> int:
+        """Number of units."""
+        return int(self.dataset.n_shards)
+
+    def revision(self) -> str:
+        """The resolved commit."""
+        return self.commit
+
+    def documents(self, unit: int) -> Iterator[TextDocument]:
+        """Documents of one unit, in a fixed order."""
+        yield from _rows(self.dataset.shard(self.units, unit), self.field, f"file-{unit:05d}")
+
+
+def open_source(corpus: Corpus, seed: int) -> LocalFiles | HubDataset:
+    """Find the files or dataset of a corpus. Raises ConfigError when there are none."""
+    if corpus.format == "hub" or (corpus.format == "auto" and not _matches(corpus.source)):
+        return _open_hub(corpus)
+    return _open_local(corpus, seed)
+
+
+def _matches(source: str) -> list[Path]:
+    return [Path(path) for path in sorted(glob.glob(str(Path(source).expanduser()), recursive=True))]  # noqa: PTH207 - a glob may be absolute
+
+
+def _open_local(corpus: Corpus, seed: int) -> LocalFiles:
+    matches = _matches(corpus.source)
+    if not matches:
+        raise ConfigError(f"Corpus {corpus.name}: no file matches {corpus.source!r}. Give a file, a folder or a glob.")
+    found = matches[0]
+    root = found if len(matches) == 1 and found.is_dir() else _common_folder(matches)
+    files = sorted(itertools.chain.from_iterable(_walk(path) if path.is_dir() else [path] for path in matches))
+    kinds = {path.suffix for path in files if path.suffix in _ROW_FORMATS}
+    builder = {"jsonl": "json", "parquet": "parquet"}.get(corpus.format)
+    if corpus.format == "auto" and kinds:
+        builders = {_ROW_FORMATS[kind] for kind in kinds}
+        builder = builders.pop() if len(builders) == 1 else None
+    if builder:
+        files = [path for path in files if _ROW_FORMATS.get(path.suffix) == builder]
+    else:
+        files = [path for path in files if _is_text(path)]
+    if not files:
+        raise ConfigError(f"Corpus {corpus.name}: no {corpus.format} file with text in {corpus.source!r}.")
+    order = np.random.Generator(np.random.PCG64([seed, 1])).permutation(len(files))
+    return LocalFiles(root, tuple(files[i] for i in order), builder, corpus.field)
+
+
+def _common_folder(paths: Sequence[Path]) -> Path:
+    folders = [path.parent for path in paths]
+    shared = folders[0]
+    while not all(folder.is_relative_to(shared) for folder in folders):
+        shared = shared.parent
+    return shared
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        if path.is_file() and not _SKIPPED_FOLDERS.intersection(path.relative_to(folder).parts):
+            yield path
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file is text: not empty, no NUL byte in its first 4 kB, which decode as UTF-8 up to a cut character."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if not head or b"\0" in head:
+        return False
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.start > len(head) - 4
+    return True
+
+
+def _open_hub(corpus: Corpus) -> HubDataset:
+    from datasets import load_dataset  # noqa: PLC0415 - an extra, and slow to import
+    from datasets.exceptions import DatasetNotFoundError  # noqa: PLC0415
+    from huggingface_hub import HfApi  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled  # noqa: PLC0415
+
+    try:
+        commit = HfApi().dataset_info(corpus.source, revision=corpus.revision).sha
+        dataset = load_dataset(corpus.source, corpus.config, split=corpus.split, revision=commit, streaming=True)
+    except (DatasetNotFoundError, HfHubHTTPError, OfflineModeIsEnabled, ValueError, OSError) as error:
+        raise ConfigError(
+            f"Corpus {corpus.name}: {corpus.source!r} is neither a local path nor a dataset that the hub gave us: {error}"
+        ) from error
+    return HubDataset(dataset, str(commit), corpus.field)
+
+
+def _rows(rows: Any, field: str, unit: str) -> Iterator[TextDocument]:
+    for number, row in enumerate(rows):
+        if field not in row:
+            raise ConfigError(f"{unit} has no column {field!r}; it has {', '.join(row)}. Set the corpus's `field`.")
+        if not isinstance(row[field], str):
+            raise ConfigError(f"{unit}, row {number}: column {field!r} holds {type(row[field]).__name__}, not text.")
+        yield TextDocument(f"{unit}:{number}", row[field])

@@ -1,0 +1,84 @@
+"""The tokens of one shard as prepare wrote them, checked against the manifest before anything is computed from them."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from kubesae.errors import DamagedError
+from kubesae.experiment import sha256_hex
+from kubesae.ledger import keys
+from kubesae.shards import Document
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kubesae.corpus.manifest import TokensManifest
+    from kubesae.store import Store
+
+
+@dataclass(frozen=True)
+class ShardTokens:
+    """Token ids of a shard, uint32 [quota], and the runs of documents they come from, ascending by `start`."""
+
+    ids: npt.NDArray[np.uint32]
+    start: npt.NDArray[np.int64]
+    tokens: npt.NDArray[np.int64]
+    offset: npt.NDArray[np.int64]
+    corpus: Sequence[str]
+    document: Sequence[str]
+
+    def documents(self, start: int, rows: int) -> list[Document]:
+        """Runs of documents in rows `start` to `start + rows`, cut to these rows; their `start` counts from there."""
+        first = int(np.searchsorted(self.start + self.tokens, start, side="right"))
+        last = int(np.searchsorted(self.start, start + rows, side="left"))
+        found = []
+        for i in range(first, last):
+            begin = max(int(self.start[i]), start)
+            end = min(int(self.start[i] + self.tokens[i]), start + rows)
+            skipped = begin - int(self.start[i])
+            found.append(
+                Document(begin - start, end - begin, self.corpus[i], self.document[i], int(self.offset[i]) + skipped)
+            )
+        return found
+
+
+def read_shard_tokens(store: Store, manifest: TokensManifest, shard: int) -> ShardTokens:
+    """Read the tokens of `shard`.
+
+    Raises:
+        DamagedError: they are not what the manifest says.
+
+    """
+    import pyarrow.parquet as pq  # noqa: PLC0415 - an extra: only batch programs have it
+
+    info = manifest.shards[shard]
+    documents = store.read(keys.documents(shard))
+    if sha256_hex(documents) != info.documents_sha256:
+        raise DamagedError(_damage(store, keys.documents(shard)))
+    try:
+        ids = np.load(io.BytesIO(store.read(keys.tokens(shard))), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise DamagedError(_damage(store, keys.tokens(shard))) from error
+    if ids.dtype != np.dtype("<u4") or sha256_hex(memoryview(np.ascontiguousarray(ids)).cast("B")) != info.sha256:
+        raise DamagedError(_damage(store, keys.tokens(shard)))
+    table = pq.read_table(io.BytesIO(documents))
+    return ShardTokens(
+        ids=ids,
+        start=table["start"].to_numpy(),
+        tokens=table["tokens"].to_numpy(),
+        offset=table["offset"].to_numpy(),
+        corpus=table["corpus"].to_pylist(),
+        document=table["document"].to_pylist(),
+    )
+
+
+def _damage(store: Store, key: str) -> str:
+    return (
+        f"{store.url}/{key} is not what tokens/manifest.json says: its SHA-256 differs. Restore it, or prepare the "
+        "experiment under another prefix."
+    )

@@ -1,0 +1,62 @@
+"""Data identity: the hash that says whether two runs collect the same bytes.
+
+`activations/identity.json` is the canonical JSON of `DataIdentity`; its SHA-256 is the identity that every commit
+record carries. What may change between runs over the same data (SAE settings, batch sizes, parallelism, hardware) is
+not in it; nor is time, a host, a local path or a library version.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from kubesae.errors import IdentityError
+from kubesae.experiment.canonical import canonical_json, sha256_hex
+from kubesae.experiment.spec import Section
+
+
+class DataIdentity(Section):
+    """Everything that decides the stored bytes, up to the numerics record of each part."""
+
+    format: Literal[1] = Field(1, description="version of the stored format")
+    tokens_manifest: str = Field(description="SHA-256 of tokens/manifest.json")
+    model: str = Field(description="name of the model")
+    model_revision: str = Field(description="hub commit, or SHA-256 over config, tokenizer and weights")
+    model_dtype: str = Field(description="dtype the model computes in")
+    attention_across_documents: bool = Field(description="whether tokens see earlier documents of their context")
+    layers: tuple[int, ...] = Field(description="captured layers")
+    d_model: int = Field(description="width of the residual stream")
+    storage: str = Field(description="dtype activations are stored in")
+    tokens: int = Field(description="tokens in all")
+    num_shards: int = Field(description="shards")
+    context: int = Field(description="tokens of a context")
+    contexts_per_part: int = Field(description="contexts of a part")
+    contexts_per_block: int = Field(description="contexts of a block")
+
+    def to_json(self) -> bytes:
+        """Return the bytes of `activations/identity.json`."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    @property
+    def sha256(self) -> str:
+        """The data identity: SHA-256 of `to_json()`."""
+        return sha256_hex(self.to_json())
+
+    def check_same(self, stored: DataIdentity, where: str) -> None:
+        """Raise IdentityError naming the fields in which `stored` (at `where`) differs from this identity."""
+        mine, theirs = self.model_dump(mode="json"), stored.model_dump(mode="json")
+        lines = [f"  {name}: {theirs[name]!r} there, {mine[name]!r} here" for name in mine if mine[name] != theirs[name]]
+        if lines:
+            raise IdentityError(
+                f"The data at {where} belongs to another experiment; nothing was touched. It differs in\n"
+                + "\n".join(lines)
+                + "\nSet `data` to another prefix, or set these fields back to what is stored."
+            )
+
+
+def public_name(source: str) -> str:
+    """Return a hub id as it is, and of a local path its last part: what may be stored."""
+    path = Path(source).expanduser()
+    return path.name if path.exists() or source.startswith((".", "/", "~")) or "*" in source else source

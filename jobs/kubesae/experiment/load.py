@@ -1,0 +1,147 @@
+"""Read an experiment from YAML: numbers as people write them, and errors a person can act on.
+
+PyYAML follows YAML 1.1, in which `3e-4` is a string, `on` is a boolean and a key given twice silently wins. Here
+`3e-4`, `1e9` and `250_000_000` are numbers, only `true` and `false` are booleans, and a repeated key is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from kubesae.errors import ConfigError
+from kubesae.experiment.spec import Experiment, Section
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+S = TypeVar("S", bound=Section)
+
+_FLOAT = re.compile(r"[-+]?(\d[\d_]*)?\.?\d[\d_]*\.?([eE][-+]?\d+)?$")
+_INT = re.compile(r"[-+]?(0|[1-9][\d_]*)$")
+_DIGITS = list("-+0123456789.")
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with the resolvers of this module."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag in {"tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"}]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(true|True|false|False)$"), list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INT, _DIGITS)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, _DIGITS)
+
+
+def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float:
+    value = float(loader.construct_scalar(node).replace("_", ""))
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _number)
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def parse_yaml(text: str, where: str) -> dict[str, Any]:
+    """Parse the YAML mapping `text`; `where` names it in errors.
+
+    Raises:
+        ConfigError: it is not YAML, or not a mapping.
+
+    """
+    try:
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not valid YAML: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where} must be a mapping of fields, but holds {type(value).__name__}.")
+    return value
+
+
+def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> Experiment:
+    """Read the experiment file at `path`; `overrides` maps dotted fields ("pilot.tokens", "sae.0.lr") to values.
+
+    Raises:
+        ConfigError: the file is not there, is not YAML, or does not describe an experiment.
+
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Cannot read the experiment file {path}: {error}. Give the path of a YAML file.") from error
+    values = parse_yaml(text, str(path))
+    for field, value in (overrides or {}).items():
+        set_field(values, field, value)
+    return validate(Experiment, values, str(path))
+
+
+def set_field(values: dict[str, Any], field: str, value: object) -> None:
+    """Set the dotted `field` in nested `values`; a number steps into a list ("sae.0.lr")."""
+    *parents, last = field.split(".")
+    here: Any = values
+    for name in parents:
+        if isinstance(here, list):
+            here = here[int(name)]
+        else:
+            here = here.setdefault(name, [{}] if name == "sae" else {})
+    here[last] = value
+
+
+def validate(kind: type[S], values: Mapping[str, Any], where: str) -> S:
+    """Return `values` as a `kind`.
+
+    Raises:
+        ConfigError: naming each bad field, its value and what is expected.
+
+    """
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        lines = [_describe(kind, dict(item)) for item in error.errors(include_url=False)]
+        count = "one field is" if len(lines) == 1 else f"{len(lines)} fields are"
+        raise ConfigError(f"{where}: {count} not right:\n" + "\n".join(f"  {line}" for line in lines)) from error
+
+
+def _describe(kind: type[Section], item: dict[str, Any]) -> str:
+    path = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"{path}: there is no such field. {_suggest(kind, item['loc'])}"
+    if item["type"] == "missing":
+        return f"{path}: is required."
+    message = item["msg"].removeprefix("Value error, ")
+    value = "" if item["type"] == "value_error" else f" (it is {item['input']!r})"
+    return f"{path}: {message}{value}" if path else message
+
+
+def _suggest(kind: type[Section], loc: tuple[str | int, ...]) -> str:
+    import difflib  # noqa: PLC0415 - only for an error
+
+    fields = _fields_at(kind, loc[:-1])
+    close = difflib.get_close_matches(str(loc[-1]), fields, n=1)
+    return f"Did you mean {close[0]}?" if close else f"The fields here are: {', '.join(sorted(fields))}."
+
+
+def _fields_at(kind: type[Section], loc: tuple[str | int, ...]) -> list[str]:
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        annotation = kind.model_fields[part].annotation
+        inner = [annotation, *getattr(annotation, "__args__", ())]
+        kind = next(t for t in inner if isinstance(t, type) and issubclass(t, Section))
+    return list(kind.model_fields)

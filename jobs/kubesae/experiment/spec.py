@@ -1,0 +1,165 @@
+"""What an experiment is: one frozen pydantic model, and nothing else.
+
+The YAML file, the command line's flags, the chart's `values.schema.json` and the reference page are all made from the
+fields below; a field's description is its help text. Fields that decide what bytes are collected are marked in
+`experiment/identity.py`; the rest (SAE settings, parallelism) may change between runs over the same data.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A part of the experiment: immutable, and no unknown field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class Corpus(Section):
+    """Documents to run the model over."""
+
+    name: Name = Field(description="name of the corpus in reports and in every row's origin")
+    source: str = Field(description="a Hugging Face dataset id, or a local file, folder or glob")
+    format: Literal["auto", "text", "jsonl", "parquet", "source", "hub"] = Field(
+        "auto",
+        description="auto: by the source; text: a document a file; jsonl, parquet: a document a row; "
+        "source: text files of a source tree; hub: a Hugging Face dataset",
+    )
+    config: str | None = Field(None, description="configuration of a hub dataset")
+    split: str = Field("train", description="split of a hub dataset")
+    revision: str | None = Field(None, description="revision of a hub dataset (resolved to a commit and recorded)")
+    field: str = Field("text", description="column that holds a document's text (jsonl, parquet, hub)")
+    weight: float = Field(1.0, gt=0, description="share of the tokens, relative to the other corpora")
+    pool: float = Field(
+        1.0,
+        ge=1,
+        description="tokenise this many times the tokens needed and deal from them: above 1 the contexts come from "
+        "more documents",
+    )
+
+
+class Pilot(Section):
+    """The first part of shard 0, collected and verified before the rest."""
+
+    tokens: Positive = Field(10_000_000, description="tokens of the pilot")
+    chunk: Positive = Field(5_000_000, description="tokens of one chunk of the pilot, for its progress lines")
+
+
+class Collect(Section):
+    """How activations are collected. None of it is identity; all of it is recorded with each part."""
+
+    engine: Literal["resident"] = Field("resident", description="resident: the truncated model fits the slot")
+    device: str = Field("auto", description="auto: all GPUs of the slot, else the CPU; or a torch device")
+    forward_batch: Positive = Field(8, description="contexts in one forward pass; halved when memory runs out")
+    threads: int | None = Field(None, ge=1, description="CPU threads of one worker (default: cores / workers)")
+    queue: Positive = Field(2, description="parts that may wait for their upload before the model has to wait")
+    deadline: float = Field(600.0, gt=0, description="seconds that one upload may take in all, retries included")
+
+
+class Verify(Section):
+    """How collected data is checked."""
+
+    mode: Literal["ledger", "full"] = Field(
+        "ledger", description="ledger: records and object sizes; full: read and check every byte"
+    )
+
+
+class Sae(Section):
+    """One sparse autoencoder and how it is trained. Learning settings are fixed by its name once it has started."""
+
+    name: Name | None = Field(None, description="name of the SAE (default: layer-LLL-ARCHITECTURE-D_SAE)")
+    layer: int | None = Field(None, ge=0, description="layer whose output is reconstructed (default: the only one)")
+    architecture: Literal["relu", "topk"] = Field("relu", description="relu: ReLU + L1; topk: TopK with AuxK")
+    d_sae: Positive | None = Field(None, description="number of features (default: expansion x d_model)")
+    expansion: Positive = Field(8, description="features per model dimension, when d_sae is not given")
+    l1_coeff: float = Field(1e-3, ge=0, description="sparsity coefficient of ReLU + L1")
+    target_l0: float | None = Field(None, gt=0, description="find the l1 coefficient that gives this validation L0")
+    k: Positive = Field(64, description="active features per token of TopK")
+    auxk_coeff: float = Field(1 / 32, ge=0, description="weight of TopK's AuxK loss, which revives dead features")
+    dead_after: Positive = Field(10_000_000, description="tokens without activation after which AuxK revives a feature")
+    lr: float = Field(3e-4, gt=0, description="learning rate of Adam")
+    lr_warmup: Fraction = Field(0.05, description="share of the steps over which the learning rate rises")
+    lr_decay: Fraction = Field(0.2, description="share of the steps, at the end, over which the rate falls to 0")
+    sparsity_warmup: Fraction = Field(0.1, description="share of the steps over which the l1 coefficient rises")
+    batch_size: Positive = Field(8192, description="tokens in one optimiser step, over all ranks")
+    epochs: Positive = Field(3, description="passes over the training data")
+    max_tokens: Positive | None = Field(None, description="use only about this many tokens of the data")
+    validation: Fraction = Field(0.02, description="share of the blocks kept for validation (at least 2 blocks)")
+    shuffle_rows: Positive = Field(65_536, description="rows of the window over which rows are shuffled")
+    seed: int = Field(0, ge=0, description="seed of the initial weights and of the order of the data")
+
+
+class Interpret(Section):
+    """What interpretation keeps of each feature."""
+
+    top_k: Positive = Field(20, description="top activating rows kept for each feature")
+    context_tokens: Positive = Field(16, description="tokens shown on each side of an activating token")
+
+
+class Experiment(Section):
+    """A language model, a corpus, the layers to capture, and the SAEs to train on them."""
+
+    name: Name = Field("experiment", description="name of the experiment (the release)")
+    data: str = Field(description="prefix that holds tokens and activations: a folder or s3://bucket/path")
+    output: str | None = Field(None, description="prefix for SAEs and interpretation (default: data)")
+
+    model: str = Field(description="a Hugging Face model id, or a local folder in its format")
+    model_revision: str | None = Field(None, description="revision of a hub model (resolved to a commit and recorded)")
+    trust_remote_code: bool = Field(False, description="run Python code that the model's repository ships")
+    model_dtype: Literal["bfloat16", "float16", "float32"] = Field("bfloat16", description="the model computes in this")
+    layers: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        min_length=1, description="layers whose output is captured, from 0, all in one forward pass"
+    )
+    storage: Literal["bfloat16", "float32"] = Field("bfloat16", description="activations are stored as this")
+
+    corpora: tuple[Corpus, ...] = Field(min_length=1, description="the corpora, mixed by weight")
+    tokens: Positive = Field(1_000_000_000, description="tokens to collect, exactly")
+    num_shards: Positive = Field(4, description="shards, each the share of one worker slot (a GPU pair)")
+    context: Positive = Field(2048, ge=2, description="tokens of one packed context")
+    bos: bool = Field(True, description="begin every context with the tokenizer's BOS, where it has one")
+    separator: bool = Field(True, description="end every document with the tokenizer's EOS, where it has one")
+    attention_across_documents: bool = Field(
+        True, description="tokens see earlier documents of their context; false: each document by itself"
+    )
+    seed: int = Field(0, ge=0, description="seed of the order of documents and of the deal of contexts to shards")
+    contexts_per_part: Positive = Field(16, description="contexts of one part: one tar, the unit of commit")
+    contexts_per_block: Positive = Field(1, description="contexts of one block: one sample of the tar")
+    chunk: Positive = Field(10_000_000, description="tokens of one chunk, for progress lines")
+
+    pilot: Pilot = Field(Pilot(), description="the pilot")
+    collect: Collect = Field(Collect(), description="collection")
+    verify: Verify = Field(Verify(), description="verification")
+    sae: tuple[Sae, ...] = Field((Sae(),), description="the sparse autoencoders")
+    interpret: Interpret = Field(Interpret(), description="interpretation")
+
+    @property
+    def output_prefix(self) -> str:
+        """Where SAEs and interpretation go."""
+        return self.output or self.data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Experiment:
+        if len(set(self.layers)) != len(self.layers):
+            raise ValueError(f"layers names a layer twice: {list(self.layers)}")
+        if list(self.layers) != sorted(self.layers):
+            raise ValueError(f"layers must ascend: {list(self.layers)}")
+        if len({corpus.name for corpus in self.corpora}) != len(self.corpora):
+            raise ValueError("two corpora have the same name")
+        if self.contexts_per_block > self.contexts_per_part:
+            raise ValueError(
+                f"contexts_per_block ({self.contexts_per_block}) is more than contexts_per_part "
+                f"({self.contexts_per_part})"
+            )
+        if self.tokens < self.num_shards:
+            raise ValueError(f"{self.tokens} tokens cannot fill {self.num_shards} shards")
+        for sae in self.sae:
+            if sae.layer is not None and sae.layer not in self.layers:
+                raise ValueError(f"an SAE names layer {sae.layer}, which is not in layers {list(self.layers)}")
+        return self

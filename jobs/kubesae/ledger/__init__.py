@@ -1,0 +1,47 @@
+"""Plan of parts, keys, commit records, progress. No torch: the operator uses it."""
+
+from kubesae.ledger import keys
+from kubesae.ledger.plan import Block, Part, Plan, chunk_edges, chunks_done, share_of
+from kubesae.ledger.progress import (
+    ShardProgress,
+    committed_parts,
+    contiguous,
+    read_identity,
+    read_record,
+    record_list,
+    record_list_hash,
+    shard_progress,
+)
+from kubesae.ledger.record import LayerRecord, Numerics, Record, parse_record
+from kubesae.ledger.reports import Finding, Scope, VerifyReport, gate_is_open, read_report, scope_records
+from kubesae.ledger.runs import read_run, write_run
+
+__all__ = [
+    "Block",
+    "Finding",
+    "LayerRecord",
+    "Numerics",
+    "Part",
+    "Plan",
+    "Record",
+    "Scope",
+    "ShardProgress",
+    "VerifyReport",
+    "chunk_edges",
+    "chunks_done",
+    "committed_parts",
+    "contiguous",
+    "gate_is_open",
+    "keys",
+    "parse_record",
+    "read_identity",
+    "read_record",
+    "read_report",
+    "read_run",
+    "record_list",
+    "record_list_hash",
+    "scope_records",
+    "shard_progress",
+    "share_of",
+    "write_run",
+]

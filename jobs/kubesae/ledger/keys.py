@@ -1,0 +1,122 @@
+"""Every key in the bucket. What a program reads or writes, it names through here.
+
+Data keys are relative to the experiment's `data` prefix, the others to its `output` prefix.
+"""
+
+from __future__ import annotations
+
+import re
+
+TOKENS_MANIFEST = "tokens/manifest.json"
+TOKENIZER = "tokens/tokenizer.json"
+IDENTITY = "activations/identity.json"
+INDEX = "activations/index.parquet"
+LEDGER = "activations/ledger/"
+
+_RECORD = re.compile(r"activations/ledger/shard-(\d{4})/part-(\d{6})\.json")
+
+
+def tokens(shard: int) -> str:
+    """Packed token ids of a shard."""
+    return f"tokens/shard-{shard:04d}.npy"
+
+
+def documents(shard: int) -> str:
+    """Where each run of tokens of a shard came from."""
+    return f"tokens/documents-{shard:04d}.parquet"
+
+
+def segment(corpus: str, index: int) -> str:
+    """Tokenised documents of one unit of a corpus, without the ending (`.npy`, `.parquet`, `.json`)."""
+    return f"tokens/segments/{corpus}/segment-{index:06d}"
+
+
+def tar(layer: int, shard: int, part: int, sha12: str) -> str:
+    """The tar of one part and layer, named by its content."""
+    return f"{shard_folder(layer, shard)}part-{part:06d}.{sha12}.tar"
+
+
+def shard_folder(layer: int, shard: int) -> str:
+    """Folder of a shard's tars."""
+    return f"{layer_folder(layer)}shard-{shard:04d}/"
+
+
+def layer_folder(layer: int) -> str:
+    """Folder of a layer's tars."""
+    return f"activations/layer-{layer:03d}/"
+
+
+def layer_urls(layer: int) -> str:
+    """The URLs of a layer's tars, one a line."""
+    return f"activations/layer-{layer:03d}.txt"
+
+
+def moments(layer: int, shard: int, part: int, sha12: str) -> str:
+    """Mergeable moments of one part and layer, named by their content."""
+    return f"activations/moments/layer-{layer:03d}/shard-{shard:04d}/part-{part:06d}.{sha12}.npz"
+
+
+def merged_moments(layer: int) -> str:
+    """Moments of a whole layer, written by verify."""
+    return f"activations/moments/layer-{layer:03d}.npz"
+
+
+def record(shard: int, part: int) -> str:
+    """The commit record of a part: only what a record names exists."""
+    return f"{record_folder(shard)}part-{part:06d}.json"
+
+
+def record_folder(shard: int) -> str:
+    """Folder of a shard's records."""
+    return f"{LEDGER}shard-{shard:04d}/"
+
+
+def parse_record(key: str) -> tuple[int, int] | None:
+    """Shard and part of a record's key; None for any other key."""
+    match = _RECORD.fullmatch(key)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def verify_report(scope: str) -> str:
+    """Report of a verification: scope `pilot` or `all`."""
+    return f"verify/{scope}.json"
+
+
+def run(release: str, sha12: str) -> str:
+    """What a run was started with."""
+    return f"runs/{release}-{sha12}.json"
+
+
+def sae_folder(name: str) -> str:
+    """Folder of one SAE."""
+    return f"sae/{name}/"
+
+
+def sae_config(name: str) -> str:
+    """Settings of an SAE: create-only."""
+    return f"sae/{name}/config.json"
+
+
+def checkpoint_folder(name: str, step: int) -> str:
+    """Folder of one checkpoint of an SAE."""
+    return f"sae/{name}/checkpoints/step-{step:08d}/"
+
+
+def best(name: str) -> str:
+    """Pointer to an SAE's best checkpoint, written only after that is whole."""
+    return f"sae/{name}/best.json"
+
+
+def metrics(name: str, step: int) -> str:
+    """Metrics segment of an SAE that ends at `step`."""
+    return f"sae/{name}/metrics/{step:08d}.jsonl"
+
+
+def report(name: str) -> str:
+    """Training report of an SAE."""
+    return f"sae/{name}/report.html"
+
+
+def interpret_folder(name: str) -> str:
+    """Folder of the interpretation of one SAE."""
+    return f"interpret/{name}/"

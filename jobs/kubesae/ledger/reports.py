@@ -1,0 +1,86 @@
+"""Reports that other programs act on: a verification's, and the pointer to an SAE's best checkpoint.
+
+Their schemas live here because gates and the operator read them; the programs that write them are elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from kubesae.errors import MissingError
+from kubesae.experiment import Section, canonical_json, parse_json_object, validate
+from kubesae.ledger import keys
+from kubesae.ledger.progress import record_list, record_list_hash
+
+if TYPE_CHECKING:
+    from kubesae.ledger.plan import Plan
+    from kubesae.store import Store
+
+Scope = Literal["pilot", "all"]
+
+
+class Finding(Section):
+    """One thing that is not right."""
+
+    kind: str = Field(description="what kind of damage")
+    key: str = Field(description="key of the object")
+    detail: str = Field(description="what is wrong with it")
+
+
+class VerifyReport(Section):
+    """`verify/<scope>.json`."""
+
+    format: Literal[1] = Field(1, description="version of the report")
+    scope: Scope = Field(description="what was verified")
+    mode: Literal["ledger", "full"] = Field(description="ledger: records and sizes; full: every byte")
+    identity: str = Field(description="identity of the data")
+    records: int = Field(description="number of records verified")
+    records_sha256: str = Field(description="SHA-256 over the sorted keys of these records, a line each")
+    tokens: int = Field(description="tokens that the records name")
+    tars: int = Field(description="tars that the records name")
+    bytes: int = Field(description="bytes of these tars")
+    tars_read: int = Field(description="tars of which every byte was read")
+    flagged: dict[str, tuple[int, int, int]] = Field(
+        description="by layer: rows flagged as first position, special token, norm outlier"
+    )
+    orphans: tuple[str, ...] = Field(description="tars and moments that no record names (the first 100)")
+    findings: tuple[Finding, ...] = Field(description="what is wrong (the first 100)")
+    finding_count: int = Field(description="how many things are wrong")
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything is as it should be."""
+        return self.finding_count == 0
+
+    def to_json(self) -> bytes:
+        """Return the report's bytes."""
+        return canonical_json(self.model_dump(mode="json"))
+
+
+def scope_records(store: Store, plan: Plan, scope: Scope, pilot_tokens: int) -> list[str]:
+    """Keys of the records that lie in the store now and belong to `scope`, sorted."""
+    found = record_list(store)
+    if scope == "all":
+        return found
+    wanted = {keys.record(0, part) for part in range(plan.pilot_parts(pilot_tokens))}
+    return [key for key in found if key in wanted]
+
+
+def read_report(store: Store, scope: Scope) -> VerifyReport | None:
+    """Return the report of a scope; None when it was not verified."""
+    key = keys.verify_report(scope)
+    try:
+        data = store.read(key)
+    except MissingError:
+        return None
+    return validate(VerifyReport, parse_json_object(data, f"{store.url}/{key}"), f"{store.url}/{key}")
+
+
+def gate_is_open(store: Store, plan: Plan, identity: str, scope: Scope, pilot_tokens: int) -> bool:
+    """Whether a passed report of `scope` speaks of exactly the data and the records that are in the store now."""
+    report = read_report(store, scope)
+    if report is None or not report.passed or report.identity != identity:
+        return False
+    return report.records_sha256 == record_list_hash(scope_records(store, plan, scope, pilot_tokens))

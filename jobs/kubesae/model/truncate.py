@@ -1,0 +1,78 @@
+"""Load a model only as deep as its deepest captured layer: no later layer, no output head, is read or built.
+
+The config is cut and the base model is loaded from it; transformers then reads only the tensors that the cut model
+has. Activations are taken from the layers' own outputs, so what follows the last layer does not matter.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from kubesae.errors import ConfigError
+
+if TYPE_CHECKING:
+    from kubesae.model.source import ModelSource
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+def truncate_config(config: Any, depth: int) -> Any:
+    """Return a copy of a transformers config with `depth` layers; lists that have an entry a layer are cut too."""
+    cut = copy.deepcopy(config)
+    text = cut.get_text_config()
+    whole = text.num_hidden_layers
+    for name, value in list(vars(text).items()):
+        if isinstance(value, list) and len(value) == whole and name.endswith(("layer_types", "layers", "sizes")):
+            setattr(text, name, value[:depth])
+    text.num_hidden_layers = depth
+    return cut
+
+
+def load_truncated(source: ModelSource, depth: int, dtype: str, device: str) -> nn.Module:
+    """Load the first `depth` layers of a model, in evaluation mode.
+
+    Args:
+        source: the model.
+        depth: number of layers to keep.
+        dtype: the model computes in this.
+        device: a torch device, or `auto`: spread over all visible GPUs where there are any, else the CPU.
+
+    Raises:
+        ConfigError: the weights cannot be loaded.
+
+    """
+    from transformers import AutoModel  # noqa: PLC0415 - seconds to import
+    from transformers.utils import logging  # noqa: PLC0415
+
+    logging.set_verbosity_error()  # each tensor of a later layer would be reported as unexpected
+    logging.disable_progress_bar()
+    placement = device if device != "auto" else "auto" if torch.cuda.is_available() else "cpu"
+    try:
+        model = AutoModel.from_pretrained(
+            source.path,
+            config=truncate_config(source.config, depth),
+            revision=None if source.path != source.name else source.revision,
+            dtype=DTYPES[dtype],
+            device_map=placement,
+            trust_remote_code=source.trust_remote_code,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"Cannot load the weights of {source.path!r}: {error}") from error
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def find_layers(model: nn.Module, depth: int) -> nn.ModuleList:
+    """Return the list of the model's layers: its first ModuleList with `depth` entries.
+
+    Raises:
+        ConfigError: the model has none.
+
+    """
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return module
+    raise ConfigError(f"{type(model).__name__} has no list of {depth} layers to capture from.")

@@ -1,0 +1,5 @@
+"""Corpora -> token ids of every shard."""
+
+from kubesae.prepare.run import Prepared, check_vocabulary, plan_of, prepare
+
+__all__ = ["Prepared", "check_vocabulary", "plan_of", "prepare"]

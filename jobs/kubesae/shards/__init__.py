@@ -1,0 +1,34 @@
+"""The tar format: layout, writer, reader, codecs, index. Everything that touches a tar goes through here."""
+
+from kubesae.shards.codecs import CODECS, Codec, codec
+from kubesae.shards.flags import OUTLIER_RATIO, outlier_flags, position_flags
+from kubesae.shards.index import BlockRef, blocks_of, read_index, write_index
+from kubesae.shards.layout import FIRST_POSITION, FLAGS, NORM_OUTLIER, SPECIAL_TOKEN, Document, PartTar
+from kubesae.shards.moments import Moments
+from kubesae.shards.reader import BlockData, parse_block, read_block
+from kubesae.shards.writer import FinishedLayer, finish_layer
+
+__all__ = [
+    "CODECS",
+    "FIRST_POSITION",
+    "FLAGS",
+    "NORM_OUTLIER",
+    "OUTLIER_RATIO",
+    "SPECIAL_TOKEN",
+    "BlockData",
+    "BlockRef",
+    "Codec",
+    "Document",
+    "FinishedLayer",
+    "Moments",
+    "PartTar",
+    "blocks_of",
+    "codec",
+    "finish_layer",
+    "outlier_flags",
+    "parse_block",
+    "position_flags",
+    "read_block",
+    "read_index",
+    "write_index",
+]

@@ -1,0 +1,122 @@
+"""The index: one row a block, so that a reader of a whole data set starts with one GET.
+
+`verify --scope all` writes it. Where there is none yet (a pilot, a run still going on), the same rows come from the
+commit records, one small GET each.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import astuple, dataclass, fields
+from typing import TYPE_CHECKING
+
+from kubesae.errors import ConfigError, DamagedError, MissingError
+from kubesae.ledger import Plan, keys, read_record, record_list
+from kubesae.shards.layout import END_OF_ARCHIVE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kubesae.experiment import DataIdentity
+    from kubesae.ledger import Record
+    from kubesae.store import Store
+
+_IDENTITY = b"kubesae.identity"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class BlockRef:
+    """Where one block of one layer lies. `row` is the global row of its first token."""
+
+    layer: int
+    row: int
+    rows: int
+    shard: int
+    part: int
+    block: int
+    key: str
+    tar: str
+    offset: int
+    bytes: int
+
+
+def blocks_of(record: Record, plan: Plan) -> list[BlockRef]:
+    """Blocks that a commit record names, by layer and row."""
+    part = plan.part(record.shard, record.part)
+    refs = []
+    for layer in record.layers:
+        ends = [*layer.blocks[1:], layer.bytes - END_OF_ARCHIVE]
+        for block, start, end in zip(plan.blocks(part), layer.blocks, ends, strict=True):
+            row = plan.global_row(part.shard, block.start)
+            refs.append(
+                BlockRef(
+                    layer.layer, row, block.rows, part.shard, part.index, block.index, block.key, layer.key, start,
+                    end - start,
+                )
+            )  # fmt: skip
+    return refs
+
+
+def write_index(store: Store, identity: DataIdentity, refs: Iterable[BlockRef]) -> None:
+    """Write `activations/index.parquet`, and for each layer the list of its tars' URLs."""
+    import pyarrow as pa  # noqa: PLC0415 - an extra: only batch programs have it
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    ordered = sorted(refs)
+    names = [field.name for field in fields(BlockRef)]
+    columns = list(zip(*map(astuple, ordered), strict=True)) or [()] * len(names)
+    table = pa.table(dict(zip(names, map(list, columns), strict=True)))
+    out = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({_IDENTITY: identity.sha256.encode()}), out)
+    store.put(keys.INDEX, out.getvalue())
+    for layer in identity.layers:
+        tars = dict.fromkeys(ref.tar for ref in ordered if ref.layer == layer)
+        store.put(keys.layer_urls(layer), "".join(f"{store.url}/{tar}\n" for tar in tars).encode())
+
+
+def read_index(store: Store, identity: DataIdentity, layer: int) -> list[BlockRef]:
+    """Blocks of one layer in row order, from the index or else from the records.
+
+    Raises:
+        ConfigError: the layer was not collected, or nothing has been committed yet.
+        DamagedError: the index belongs to other data.
+
+    """
+    if layer not in identity.layers:
+        raise ConfigError(f"Layer {layer} was not collected at {store.url}: it has layers {list(identity.layers)}.")
+    try:
+        data = store.read(keys.INDEX)
+    except MissingError:
+        refs = _from_records(store, identity, layer)
+    else:
+        refs = _from_parquet(data, identity, layer, f"{store.url}/{keys.INDEX}")
+    if not refs:
+        raise ConfigError(f"No activations are committed at {store.url}. Run `kubesae collect` first.")
+    return refs
+
+
+def _from_records(store: Store, identity: DataIdentity, layer: int) -> list[BlockRef]:
+    plan = Plan.of(identity)
+    refs: list[BlockRef] = []
+    for key in record_list(store):
+        parsed = keys.parse_record(key)
+        if parsed:
+            refs += [ref for ref in blocks_of(read_record(store, *parsed), plan) if ref.layer == layer]
+    return sorted(refs)
+
+
+def _from_parquet(data: bytes, identity: DataIdentity, layer: int, where: str) -> list[BlockRef]:
+    import pyarrow as pa  # noqa: PLC0415 - an extra: only batch programs have it
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    try:
+        table = pq.read_table(io.BytesIO(data), filters=[("layer", "==", layer)])
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DamagedError(f"{where} is not a Parquet file ({error}). Run `kubesae verify` to write it anew.") from error
+    found = (table.schema.metadata or {}).get(_IDENTITY, b"").decode()
+    if found != identity.sha256:
+        raise DamagedError(
+            f"{where} is the index of data with identity {found[:12] or 'unknown'}, but the data here has "
+            f"{identity.sha256[:12]}. Run `kubesae verify` to write it anew."
+        )
+    return [BlockRef(**row) for row in table.to_pylist()]

@@ -1,0 +1,113 @@
+"""Mergeable moments of one part and layer: per-dimension sums and a histogram of norms.
+
+Addition merges them, so the moments of a layer are those of its parts added in plan order. Sums run over unflagged
+rows, in float64; the histogram counts every row. Stored as npz (no pickle), byte-reproducible.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kubesae.errors import DamagedError
+
+# Norm bins: eight to the octave from 2^-16 to 2^24, an underflow and an overflow bin around them.
+BINS_PER_OCTAVE = 8
+LOWEST_OCTAVE = -16
+HIGHEST_OCTAVE = 24
+BINS = (HIGHEST_OCTAVE - LOWEST_OCTAVE) * BINS_PER_OCTAVE + 2
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Moments of a set of rows.
+
+    Attributes:
+        rows: all rows.
+        count: unflagged rows; `total` and `squares` run over these.
+        total: float64 [d_model], sum of each dimension.
+        squares: float64 [d_model], sum of squares of each dimension.
+        histogram: int64 [BINS], norms of all rows.
+
+    """
+
+    rows: int
+    count: int
+    total: npt.NDArray[np.float64]
+    squares: npt.NDArray[np.float64]
+    histogram: npt.NDArray[np.int64]
+
+    @classmethod
+    def zero(cls, d_model: int) -> Moments:
+        """Moments of no rows."""
+        return cls(0, 0, np.zeros(d_model), np.zeros(d_model), np.zeros(BINS, np.int64))
+
+    @classmethod
+    def of(
+        cls, x: npt.NDArray[np.float32], flags: npt.NDArray[np.uint8], norms: npt.NDArray[np.float32]
+    ) -> Moments:
+        """Moments of rows `x` [rows, d_model] with their `flags` and `norms` [rows]."""
+        kept = x if not flags.any() else x[flags == 0]
+        return cls(
+            rows=len(x),
+            count=len(kept),
+            total=np.add.reduce(kept, axis=0, dtype=np.float64),
+            squares=np.einsum("rd,rd->d", kept, kept, dtype=np.float64),
+            histogram=np.bincount(norm_bins(norms), minlength=BINS),
+        )
+
+    def __add__(self, other: Moments) -> Moments:
+        """Moments of both sets of rows."""
+        return Moments(
+            self.rows + other.rows,
+            self.count + other.count,
+            self.total + other.total,
+            self.squares + other.squares,
+            self.histogram + other.histogram,
+        )
+
+    @property
+    def mean(self) -> npt.NDArray[np.float64]:
+        """Mean of the unflagged rows, [d_model]."""
+        return self.total / max(self.count, 1)
+
+    @property
+    def variance(self) -> npt.NDArray[np.float64]:
+        """Population variance of the unflagged rows, [d_model]."""
+        return np.maximum(self.squares / max(self.count, 1) - self.mean**2, 0.0)
+
+    def to_bytes(self) -> bytes:
+        """Return the moments as an npz file: the same bytes for the same values."""
+        out = io.BytesIO()
+        np.savez(
+            out,
+            allow_pickle=False,
+            rows=np.int64(self.rows),
+            count=np.int64(self.count),
+            total=self.total,
+            squares=self.squares,
+            histogram=self.histogram,
+        )
+        return out.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str) -> Moments:
+        """Read what `to_bytes` wrote. Raises DamagedError, naming `where`, when it is not that."""
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                return cls(
+                    int(file["rows"]), int(file["count"]), file["total"], file["squares"], file["histogram"]
+                )
+        except (ValueError, KeyError, OSError, EOFError) as error:
+            raise DamagedError(f"{where} is not a moments file: {error}. Collect that part again.") from error
+
+
+def norm_bins(norms: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """Bin of each norm: 0 is underflow (zero included), BINS - 1 overflow."""
+    with np.errstate(divide="ignore"):
+        octaves = np.log2(norms.astype(np.float64)) - LOWEST_OCTAVE
+    bins = np.floor(np.clip(octaves, -1.0, HIGHEST_OCTAVE - LOWEST_OCTAVE) * BINS_PER_OCTAVE).astype(np.int64) + 1
+    return np.clip(bins, 0, BINS - 1)

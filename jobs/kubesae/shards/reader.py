@@ -1,0 +1,148 @@
+"""Read blocks back: one ranged read a block, parsed without a copy.
+
+    block = read_block(store, ref)     # block.acts [tokens, d_model], block.tokens, block.flags, block.meta
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kubesae.errors import DamagedError
+from kubesae.shards.codecs import codec
+from kubesae.shards.layout import TAR_BLOCK, Document, padded
+
+if TYPE_CHECKING:
+    from kubesae.shards.index import BlockRef
+    from kubesae.store import Store
+
+_SUFFIXES = ("acts.npy", "tokens.npy", "flags.npy", "json")
+
+
+@dataclass(frozen=True, slots=True)
+class BlockData:
+    """One block as it lies in the tar; the arrays are views of the buffer it was read into.
+
+    Attributes:
+        key: sample key.
+        acts: [tokens, d_model] as stored (bfloat16 as int16); `float32()` converts.
+        tokens: uint32 [tokens].
+        flags: uint8 [tokens].
+        meta: the `.json` member.
+
+    """
+
+    key: str
+    acts: npt.NDArray[Any]
+    tokens: npt.NDArray[np.uint32]
+    flags: npt.NDArray[np.uint8]
+    meta: dict[str, Any]
+
+    @property
+    def dtype(self) -> str:
+        """Storage dtype of `acts`, as torch names it."""
+        return str(self.meta["dtype"])
+
+    @property
+    def row(self) -> int:
+        """Global row of the first token."""
+        return int(self.meta["row"])
+
+    def float32(self) -> npt.NDArray[np.float32]:
+        """Activations as float32 [tokens, d_model]."""
+        return codec(self.dtype).to_float32(self.acts)
+
+    def documents(self) -> list[Document]:
+        """Runs of rows by document."""
+        return [Document(*entry) for entry in self.meta["documents"]]
+
+
+def read_block(store: Store, ref: BlockRef, buffer: memoryview | None = None) -> BlockData:
+    """Read one block, into `buffer` (at least `ref.bytes` long) when given.
+
+    Raises:
+        MissingError: the tar is not there.
+        DamagedError: the bytes there are not that block.
+
+    """
+    target = memoryview(bytearray(ref.bytes)) if buffer is None else buffer[: ref.bytes]
+    store.read_into(ref.tar, ref.offset, target)
+    where = f"{store.url}/{ref.tar}"
+    block = parse_block(target, where)
+    if block.key != ref.key or len(block.tokens) != ref.rows or block.row != ref.row:
+        raise DamagedError(
+            f"{where} holds block {block.key} (row {block.row}, {len(block.tokens)} rows) at byte {ref.offset}, where "
+            f"its record says {ref.key} (row {ref.row}, {ref.rows} rows). Run `kubesae verify --mode full`."
+        )
+    return block
+
+
+def parse_block(data: memoryview, where: str) -> BlockData:
+    """Parse the members of one block from the bytes of a tar.
+
+    Raises:
+        DamagedError: foreign, truncated or inconsistent bytes; `where` names them.
+
+    """
+    members: dict[str, memoryview] = {}
+    key = ""
+    at = 0
+    for suffix in _SUFFIXES:
+        name, start, size = _member(data, at, where)
+        stem, _, ending = name.partition(".")
+        if ending != suffix or (key and stem != key):
+            raise DamagedError(f"{where}: member {name!r} stands where {key or '*'}.{suffix} is expected.")
+        key = stem
+        members[suffix] = data[start : start + size]
+        at = start + padded(size)
+    try:
+        meta = json.loads(bytes(members["json"]))
+    except ValueError as error:
+        raise DamagedError(f"{where}: {key}.json is not JSON ({error}).") from error
+    _check_meta(meta, key, where)
+    acts = _array(members["acts.npy"], codec(meta["dtype"]).disk, f"{where}: {key}.acts.npy", dimensions=2)
+    tokens = _array(members["tokens.npy"], np.dtype("<u4"), f"{where}: {key}.tokens.npy", dimensions=1)
+    flags = _array(members["flags.npy"], np.dtype("u1"), f"{where}: {key}.flags.npy", dimensions=1)
+    if not len(acts) == len(tokens) == len(flags):
+        raise DamagedError(f"{where}: {key} has {len(acts)} activations, {len(tokens)} tokens, {len(flags)} flags.")
+    return BlockData(key, acts, tokens, flags, meta)
+
+
+def _member(data: memoryview, at: int, where: str) -> tuple[str, int, int]:
+    """Name, first byte and size of the member whose header is at byte `at`."""
+    try:
+        info = tarfile.TarInfo.frombuf(bytes(data[at : at + TAR_BLOCK]), "ascii", "strict")
+    except (tarfile.HeaderError, UnicodeDecodeError) as error:
+        raise DamagedError(f"{where} is not a kubesae tar: no member header at byte {at} of the block ({error}).") from error
+    start = at + TAR_BLOCK
+    if start + info.size > len(data):
+        raise DamagedError(f"{where} is truncated: {info.name} ends {start + info.size - len(data)} bytes after it does.")
+    return info.name, start, info.size
+
+
+def _check_meta(meta: object, key: str, where: str) -> None:
+    fields = {"documents": list, "dtype": str, "layer": int, "row": int}
+    if not isinstance(meta, dict) or not all(isinstance(meta.get(name), kind) for name, kind in fields.items()):
+        raise DamagedError(f"{where}: {key}.json lacks one of {', '.join(fields)}.")
+
+
+def _array(data: memoryview, dtype: np.dtype[Any], where: str, dimensions: int) -> npt.NDArray[Any]:
+    """View the npy file `data` as its array."""
+    head = io.BytesIO(bytes(data[:TAR_BLOCK]))
+    try:
+        if np.lib.format.read_magic(head) != (1, 0):
+            raise ValueError("npy version is not 1.0")
+        shape, fortran, found = np.lib.format.read_array_header_1_0(head)
+    except ValueError as error:
+        raise DamagedError(f"{where} is not an npy array ({error}).") from error
+    body = data[head.tell() :]
+    expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if fortran or found != dtype or len(shape) != dimensions or len(body) != expected:
+        raise DamagedError(f"{where} has dtype {found}, shape {shape} and {len(body)} bytes; {dtype} was expected.")
+    return np.frombuffer(body, dtype).reshape(shape)

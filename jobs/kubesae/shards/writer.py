@@ -1,0 +1,89 @@
+"""Finish a part's tar: flags, moments, digest, upload. Everything after the last activation has been copied in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from kubesae.errors import KubesaeError
+from kubesae.experiment import sha256_hex
+from kubesae.ledger import LayerRecord, keys
+from kubesae.shards.flags import outlier_flags
+from kubesae.shards.layout import FLAGS
+from kubesae.shards.moments import Moments
+
+if TYPE_CHECKING:
+    from kubesae.ledger import Part
+    from kubesae.shards.codecs import Codec
+    from kubesae.shards.layout import PartTar
+    from kubesae.store import Store
+
+
+@dataclass(frozen=True)
+class FinishedLayer:
+    """A tar and its moments, ready to upload, and what the commit record will say of them."""
+
+    record: LayerRecord
+    tar: npt.NDArray[np.uint8]
+    moments: bytes
+
+    def upload(self, store: Store) -> None:
+        """Upload both, named by content: the same bytes twice are the same object."""
+        store.put(self.record.moments, self.moments)
+        store.put(self.record.key, memoryview(self.tar))
+
+
+def finish_layer(
+    tar: PartTar, tokens: npt.NDArray[np.uint32], flags: npt.NDArray[np.uint8], part: Part, layer: int, codec: Codec
+) -> FinishedLayer:
+    """Write tokens and flags into `tar`, whose activations are complete, and take its digest.
+
+    Args:
+        tar: the archive of this part and layer.
+        tokens: [rows] token ids of the part.
+        flags: [rows] bits 0 and 1, from `position_flags`.
+        part: the part.
+        layer: the captured layer.
+        codec: storage dtype of the activations.
+
+    Raises:
+        KubesaeError: an activation is not finite.
+
+    """
+    moments = Moments.zero(tar.acts[0].shape[1])
+    norms = np.concatenate([_norms(codec.to_float32(acts)) for acts in tar.acts])
+    if not np.isfinite(norms).all():
+        row = int(np.flatnonzero(~np.isfinite(norms))[0])
+        raise KubesaeError(
+            f"Layer {layer}, shard {part.shard}, part {part.index}: the activation of row {part.start + row} (token "
+            f"{tokens[row]}) is not finite. Nothing of the part was stored. Try model_dtype bfloat16 or float32."
+        )
+    all_flags = flags | outlier_flags(norms, flags)
+    at = 0
+    for i, acts in enumerate(tar.acts):
+        rows = slice(at, at + len(acts))
+        tar.tokens[i][:] = tokens[rows]
+        tar.flags[i][:] = all_flags[rows]
+        moments += Moments.of(codec.to_float32(acts), all_flags[rows], norms[rows])
+        at += len(acts)
+    digest, moments_bytes = sha256_hex(memoryview(tar.buffer)), moments.to_bytes()
+    moments_digest = sha256_hex(moments_bytes)
+    record = LayerRecord(
+        layer=layer,
+        key=keys.tar(layer, part.shard, part.index, digest[:12]),
+        bytes=tar.buffer.nbytes,
+        sha256=digest,
+        blocks=tuple(tar.offsets),
+        flags=tuple(int((all_flags & bit != 0).sum()) for bit in FLAGS),
+        moments=keys.moments(layer, part.shard, part.index, moments_digest[:12]),
+        moments_sha256=moments_digest,
+    )
+    return FinishedLayer(record, tar.buffer, moments_bytes)
+
+
+def _norms(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Float32 norm of each row of `x` [rows, d_model]."""
+    return np.sqrt(np.einsum("rd,rd->r", x, x))

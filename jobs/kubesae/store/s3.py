@@ -1,0 +1,185 @@
+"""A store in an S3 bucket, of AWS or of any server with conditional writes.
+
+`create` is one conditional write (If-None-Match: *), the only coordination kubesae needs. Large objects go up in parts;
+an upload that fails is aborted. Sizes come from listings and not from HEAD requests, whose bodiless answers cannot tell
+a missing bucket from a missing object, nor wrong credentials from missing rights.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+from datetime import UTC
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from kubesae.errors import DamagedError, MissingError
+from kubesae.store.disk import disk_errors, new_file, replace
+from kubesae.store.s3_failures import Kind, S3Failure
+from kubesae.store.s3_transfer import byte_range, download, fetch, fetch_into, list_objects, upload
+from kubesae.store.store import Buffer, ObjectInfo, Store, check_key, check_range, is_key
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from kubesae.store.s3_connection import S3Call, S3Connection
+
+T = TypeVar("T")
+
+PROBE_DEADLINE = 30.0
+
+
+class S3Store(Store):
+    """Objects below one prefix of a bucket."""
+
+    def __init__(self, connection: S3Connection, bucket: str, prefix: str, deadline: float) -> None:
+        """Send nothing yet. `deadline`: seconds for one call in all."""
+        self._connection = connection
+        self._bucket = bucket
+        self._prefix = prefix
+        self._deadline = deadline
+        self.url = f"s3://{bucket}/{prefix}".rstrip("/")
+
+    def read(self, key: str, start: int | None = None, stop: int | None = None) -> bytes:
+        """See `Store.read`."""
+        first, last = check_range(start, stop)
+        request = self._where(key)
+        if first == last:
+            self.size(key)  # a missing object is an error all the same
+            return b""
+        if first or last is not None:
+            request["Range"] = byte_range(first, last)
+        return self._run(key, lambda call: fetch(call, **request), otherwise={Kind.BEYOND: b""})
+
+    def read_into(self, key: str, start: int, buffer: memoryview) -> None:
+        """See `Store.read_into`."""
+        view = buffer.cast("B")
+        first, last = check_range(start, start + len(view))
+        request = {**self._where(key), "Range": byte_range(first, last)}
+        if first == last:
+            self.size(key)
+            return
+        filled = self._run(key, lambda call: fetch_into(call, view, **request), otherwise={Kind.BEYOND: 0})
+        if filled < len(view):
+            raise DamagedError(
+                f"{self.url_of(key)} ends {len(view) - filled} bytes too early: {len(view)} bytes were asked for from "
+                f"{start} on. Restore it, or delete it so that it is made again."
+            )
+
+    def size(self, key: str) -> int:
+        """See `Store.size`."""
+        return int(self._entry(key)["Size"])
+
+    def list(self, prefix: str = "", *, after: str | None = None) -> dict[str, ObjectInfo]:
+        """See `Store.list`."""
+        above = f"{self._prefix}/" if self._prefix else ""
+        start = None if after is None else above + after
+        entries = self._run(None, lambda call: list_objects(call, self._bucket, above + prefix, after=start))
+        found = {entry["Key"].removeprefix(above): entry for entry in entries}
+        return {
+            key: ObjectInfo(int(found[key]["Size"]), found[key]["LastModified"].astimezone(UTC))
+            for key in sorted(found)
+            if is_key(key)  # consoles make "folder/" markers, and others may keep hidden files there
+        }
+
+    def put(self, key: str, data: Buffer) -> None:
+        """See `Store.put`."""
+        self._upload(key, data)
+
+    def create(self, key: str, data: Buffer) -> bool:
+        """See `Store.create`."""
+        return self._upload(key, data, IfNoneMatch="*")
+
+    def put_file(self, key: str, path: Path) -> None:
+        """See `Store.put_file`."""
+        with path.open("rb") as file:
+            descriptor = file.fileno()
+
+            def part(start: int, stop: int) -> bytes:
+                return os.pread(descriptor, stop - start, start)
+
+            self._send(key, os.fstat(descriptor).st_size, part)
+
+    def get_file(self, key: str, path: Path) -> None:
+        """See `Store.get_file`."""
+        entry = self._entry(key)
+        size, etag = int(entry["Size"]), str(entry["ETag"])
+        with disk_errors(path), new_file(path) as file:
+            descriptor = file.fileno()
+
+            def write(data: bytes, offset: int) -> None:
+                os.pwrite(descriptor, data, offset)
+
+            self._run(key, lambda call: download(call, self._where(key), size, etag, write))
+            replace(file, path)
+
+    def delete(self, key: str) -> None:
+        """See `Store.delete`."""
+        self._run(key, lambda call: call.send("delete_object", **self._where(key)), otherwise={Kind.MISSING: {}})
+
+    def child(self, path: str) -> S3Store:
+        """See `Store.child`."""
+        prefix = f"{self._prefix}/{check_key(path)}" if self._prefix else check_key(path)
+        return S3Store(self._connection, self._bucket, prefix, self._deadline)
+
+    def probe(self, *, write: bool = True) -> None:
+        """See `Store.probe`. Waits at most 30 s for each answer, so that a wrong endpoint is soon told."""
+        deadline = min(self._deadline, PROBE_DEADLINE)
+        if deadline < self._deadline:
+            S3Store(self._connection, self._bucket, self._prefix, deadline).probe(write=write)
+        else:
+            super().probe(write=write)
+
+    def _where(self, key: str) -> dict[str, str]:
+        full = f"{self._prefix}/{check_key(key)}" if self._prefix else check_key(key)
+        return {"Bucket": self._bucket, "Key": full}
+
+    def _entry(self, key: str) -> dict[str, Any]:
+        """Return the object's entry in the listing: its key is the first one that begins with itself."""
+        full = self._where(key)["Key"]
+        entries = self._run(key, lambda call: list_objects(call, self._bucket, full, limit=1))
+        if not entries or entries[0]["Key"] != full:
+            raise self._missing(key)
+        return entries[0]
+
+    def _upload(self, key: str, data: Buffer, **condition: str) -> bool:
+        view = memoryview(data).cast("B")
+
+        def part(start: int, stop: int) -> bytes:
+            return bytes(view[start:stop])
+
+        return self._send(key, len(view), part, **condition)
+
+    def _send(self, key: str, size: int, part: Callable[[int, int], bytes], **condition: str) -> bool:
+        """Write the object; False: the condition does not hold."""
+        where = self._where(key)
+        kind = mimetypes.guess_type(key)[0] or "application/octet-stream"  # so that browsers show reports and pages
+
+        async def send(call: S3Call) -> bool:
+            await upload(call, where, size, part, ContentType=kind, **condition)
+            return True
+
+        return self._run(key, send, otherwise={Kind.EXISTS: False} if condition else {})
+
+    def _run(
+        self,
+        key: str | None,
+        operation: Callable[[S3Call], Awaitable[T]],
+        *,
+        otherwise: dict[Kind, T] | None = None,
+    ) -> T:
+        """Run one call on the store; `otherwise` says what to return for failures that are an answer."""
+        url = self.url if key is None else self.url_of(key)
+        try:
+            return self._connection.run(url, self._deadline, operation)
+        except S3Failure as failure:
+            if otherwise and failure.kind in otherwise:
+                return otherwise[failure.kind]
+            if failure.kind is Kind.MISSING and key is not None:
+                raise self._missing(key) from failure
+            raise failure.for_user(url) from failure
+
+    def _missing(self, key: str) -> MissingError:
+        return MissingError(
+            f"There is no object {self.url_of(key)}. Check the prefix, or run the step that makes it."
+        )

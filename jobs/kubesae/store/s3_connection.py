@@ -1,0 +1,185 @@
+"""One S3 client, and calls on it that end: each has a total deadline, within which what is transient is retried.
+
+An established connection can stay silent for hours without any time-out of the HTTP client firing, so the deadline is
+the event loop's, over the whole call, and one attempt may use a third of it at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import s3fs
+from fsspec.asyn import get_loop
+
+from kubesae.errors import Interrupted, StoreError
+from kubesae.store.s3_failures import Kind, S3Failure, failure_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 10
+READ_TIMEOUT = 60
+MAX_CONNECTIONS = 64
+ATTEMPTS_PER_DEADLINE = 3
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 15.0
+REFRESH_INTERVAL = 5.0
+
+
+class S3Connection:
+    """A client made on first use, one for each process: fsspec's clients do not survive a fork."""
+
+    def __init__(self) -> None:
+        """Connect to nothing yet."""
+        self._clients: dict[int, s3fs.S3FileSystem] = {}
+        self._refreshed = 0.0
+        self.has_worked = False
+
+    def run(self, url: str, deadline: float, operation: Callable[[S3Call], Awaitable[T]]) -> T:
+        """Run `operation` on the client's event loop, from any thread, and return what it returns.
+
+        Raises:
+            S3Failure: trying again does not help.
+            StoreError: nothing helped until the deadline.
+            Interrupted: the same, because credentials that worked before are refused now.
+
+        """
+        call = S3Call(self, url, deadline)
+        future = asyncio.run_coroutine_threadsafe(call.run(operation), get_loop())
+        try:
+            return future.result()
+        except BaseException:  # a signal in this thread ends the call as well
+            future.cancel()
+            raise
+
+    async def request(self, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Send one request; raises whatever the client raises."""
+        answer: dict[str, Any] = await self._client()._call_s3(method, **arguments)  # noqa: SLF001 - the raw call
+        self.has_worked = True
+        return answer
+
+    async def refresh_credentials(self) -> bool:
+        """Read the credentials again, at most every few seconds; say whether they were read."""
+        if time.monotonic() - self._refreshed < REFRESH_INTERVAL:
+            return False
+        self._refreshed = time.monotonic()
+        await self._client().set_session(refresh=True)
+        return True
+
+    def _client(self) -> s3fs.S3FileSystem:
+        process = os.getpid()
+        if process not in self._clients:
+            self._clients[process] = _new_client()
+        return self._clients[process]
+
+
+def _new_client() -> s3fs.S3FileSystem:
+    region = os.environ.get("AWS_REGION")  # botocore reads AWS_DEFAULT_REGION only, all other AWS clients this one
+    client = s3fs.S3FileSystem(
+        skip_instance_cache=True,
+        use_listings_cache=False,
+        client_kwargs={"region_name": region} if region else {},
+        config_kwargs={
+            "connect_timeout": CONNECT_TIMEOUT,
+            "read_timeout": READ_TIMEOUT,
+            "max_pool_connections": MAX_CONNECTIONS,
+            # The newer default checksums break servers of other makers; digests in the records cover the data.
+            "request_checksum_calculation": "when_required",
+            "response_checksum_validation": "when_required",
+            "retries": {"total_max_attempts": 1, "mode": "standard"},
+        },
+    )
+    client.retries = 1  # one place retries: S3Call
+    return client
+
+
+class S3Call:
+    """One call on a store: its deadline, and what went wrong in it so far."""
+
+    def __init__(self, connection: S3Connection, url: str, deadline: float) -> None:
+        """Start no clock yet."""
+        self._connection = connection
+        self._url = url
+        self._deadline = deadline
+        self._last: S3Failure | None = None
+
+    async def run(self, operation: Callable[[S3Call], Awaitable[T]]) -> T:
+        """Run `operation` within the deadline. Raises as `S3Connection.run`."""
+        try:
+            async with asyncio.timeout(self._deadline):
+                return await operation(self)
+        except TimeoutError:
+            raise self._too_late() from self._last
+
+    async def request(self, method: str, **arguments: object) -> dict[str, Any]:
+        """Send one request, once; raises whatever the client raises."""
+        return await self._connection.request(method, arguments)
+
+    async def send(self, method: str, **arguments: object) -> dict[str, Any]:
+        """Send one request, again and again while that may help; raises S3Failure."""
+        return await self.retry(lambda: self.request(method, **arguments))
+
+    async def retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Make attempts, with longer and longer pauses, until one works or the deadline ends this.
+
+        Raises:
+            S3Failure: trying again does not help.
+
+        """
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                async with asyncio.timeout(self._deadline / ATTEMPTS_PER_DEADLINE):
+                    return await attempt()
+            except Exception as error:
+                failure = failure_of(error)
+                if failure is None:
+                    raise
+                if failure.kind is Kind.CREDENTIALS and self._connection.has_worked:
+                    if await self._connection.refresh_credentials():
+                        pause = FIRST_PAUSE
+                elif failure.kind is not Kind.TRANSIENT:
+                    raise failure from error
+            self._last = failure
+            wait = random.uniform(pause / 2, pause)  # noqa: S311 - spreads retries, hides nothing
+            log.warning("%s: %s; trying again in %.1f s", self._url, failure.text, wait)
+            await asyncio.sleep(wait)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _too_late(self) -> StoreError | Interrupted:
+        what = self._last.text if self._last else "no answer"
+        if self._last and self._last.kind is Kind.CREDENTIALS:
+            return Interrupted(
+                f"{self._url}: credentials that worked before are refused since {self._deadline:g} s ({what}). Renew "
+                "them and start again: the work goes on where it stopped."
+            )
+        return StoreError(
+            f"{self._url}: no success within {self._deadline:g} s; the last failure was: {what}. Check the network, the "
+            "endpoint (AWS_ENDPOINT_URL) and the store's own log, then start again."
+        )
+
+
+async def in_parallel(count: int, limit: int, action: Callable[[int], Coroutine[Any, Any, T]]) -> list[T]:
+    """Return `action(0)`, ..., `action(count - 1)`, at most `limit` at a time; the first failure ends the others."""
+    results: dict[int, T] = {}
+    numbers = iter(range(count))
+
+    async def worker() -> None:
+        for number in numbers:
+            results[number] = await action(number)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(limit, count)):
+                group.create_task(worker())
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [results[number] for number in range(count)]

@@ -1,0 +1,95 @@
+"""A TCP proxy on loopback that breaks connections on demand, between a client and a real server.
+
+    with FaultyProxy(9000) as proxy:
+        proxy.next_connections("refuse", "swallow")     # then all others pass
+
+What it can do to a connection: "pass"; "refuse": close it at once; "swallow": pass the request on, wait for the answer,
+throw it away and close; "stall": read and answer nothing; "stall-late": pass on the first 8 MiB, then stall.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+LATE_BYTES = 8 << 20
+CHUNK = 1 << 16
+
+
+class FaultyProxy:
+    """Listens from its construction to its close; each connection is served by a thread."""
+
+    def __init__(self, target_port: int) -> None:
+        """Pass connections on to this port of 127.0.0.1."""
+        self._target = target_port
+        self._faults: deque[str] = deque()
+        self._open: list[socket.socket] = []
+        self._closing = threading.Event()
+        self.seen = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def next_connections(self, *faults: str) -> None:
+        """Say what happens to the connections that come next, one word each."""
+        self._faults.extend(faults)
+
+    def __enter__(self) -> Self:
+        """Nothing is left to do."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close all connections."""
+        self._closing.set()
+        for each in [self._listener, *self._open]:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            self.seen += 1
+            self._open.append(client)
+            fault = self._faults.popleft() if self._faults else "pass"
+            threading.Thread(target=self._serve, args=(client, fault), daemon=True).start()
+
+    def _serve(self, client: socket.socket, fault: str) -> None:
+        with contextlib.suppress(OSError), client:
+            if fault == "refuse":
+                return
+            if fault == "stall":
+                self._closing.wait()
+                return
+            with socket.create_connection(("127.0.0.1", self._target)) as server:
+                self._open.append(server)
+                limit = LATE_BYTES if fault == "stall-late" else None
+                threading.Thread(target=self._copy, args=(client, server, limit), daemon=True).start()
+                if fault == "swallow":
+                    while (answer := server.recv(CHUNK)).startswith(b"HTTP/1.1 100 "):
+                        client.sendall(answer)
+                else:
+                    self._copy(server, client, None)
+                client.shutdown(socket.SHUT_RDWR)  # a close alone waits for the thread that reads
+
+    def _copy(self, source: socket.socket, target: socket.socket, limit: int | None) -> None:
+        passed = 0
+        with contextlib.suppress(OSError):
+            while data := source.recv(CHUNK):
+                passed += len(data)
+                if limit is not None and passed > limit:
+                    self._closing.wait()
+                    return
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)

@@ -1,0 +1,141 @@
+"""A real S3 server (versitygw) on loopback, for tests: with credentials of its own, thrown away with its folder.
+
+    with S3Server.start(folder) as server:
+        url = server.new_bucket()
+
+The program is built once, by `tools/build-versitygw`, from a pinned Go module.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import botocore.session
+from botocore.config import Config
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+BUILD = Path(__file__).parents[2] / "tools" / "build-versitygw"
+START_SECONDS = 30.0
+REGION = "us-east-1"
+
+
+@dataclass
+class S3Server:
+    """A running server."""
+
+    endpoint: str
+    access: str
+    secret: str
+    process: subprocess.Popen[bytes]
+    program: str
+
+    @classmethod
+    def start(cls, folder: Path) -> S3Server:
+        """Start a server that keeps everything below `folder`."""
+        program = subprocess.run([BUILD], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+        for name in ("objects", "metadata", "users"):
+            (folder / name).mkdir()
+        port = _free_port()
+        access, secret = f"test{secrets.token_hex(8)}", secrets.token_hex(20)
+        command = [program, "--port", f"127.0.0.1:{port}", "--region", REGION, "--health", "/health", "--quiet"]
+        command += ["--iam-cache-disable", "--iam-dir", folder / "users"]
+        command += ["posix", "--sidecar", folder / "metadata", folder / "objects"]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, "ROOT_ACCESS_KEY": access, "ROOT_SECRET_KEY": secret},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        server = cls(f"http://127.0.0.1:{port}", access, secret, process, program)
+        server._wait(folder / "log")
+        return server
+
+    def stop(self) -> None:
+        """End the server and wait for its end."""
+        if "client" in self.__dict__:
+            self.client.close()
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def __enter__(self) -> Self:
+        """Nothing is left to do."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the server."""
+        self.stop()
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables by which an AWS client finds this server, and no other credentials."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": self.access,
+            "AWS_SECRET_ACCESS_KEY": self.secret,
+            "AWS_REGION": REGION,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": "/dev/null",
+            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        }
+
+    @cached_property
+    def client(self) -> Any:
+        """A plain botocore client, another reader and writer than the code under test."""
+        return botocore.session.get_session().create_client(
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.access,
+            aws_secret_access_key=self.secret,
+            region_name=REGION,
+            config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
+        )
+
+    def new_bucket(self) -> str:
+        """Make an empty bucket and return its URL."""
+        name = f"test-{secrets.token_hex(8)}"
+        self.client.create_bucket(Bucket=name)
+        return f"s3://{name}"
+
+    def admin(self, *arguments: str) -> None:
+        """Run one command of the server's administration, such as `create-user`."""
+        subprocess.run(
+            [self.program, "admin", "--endpoint-url", self.endpoint, *arguments],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "ADMIN_ACCESS_KEY": self.access, "ADMIN_SECRET_KEY": self.secret},
+        )
+
+    def _wait(self, log: Path) -> None:
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end and self.process.poll() is None:
+            try:
+                with urllib.request.urlopen(f"{self.endpoint}/health", timeout=1):
+                    return
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                time.sleep(0.02)
+        self.stop()
+        raise RuntimeError(f"the S3 server did not start: {log.read_text()[-2000:]}")
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

@@ -45,6 +45,6 @@ def command(
         return
     shards = share_of(resolved.num_shards, index or 0, 1 if everything else of or resolved.num_shards)
     with live(store, resolved, tuple(shards)) as line:
-        collect(resolved, store, Share(tuple(shards), resolved.chunk), Events(line, resolved.chunk))
+        collect(resolved, store, Share(tuple(shards)), Events(line, resolved.chunk))
     if not shards:
         say(f"There is no shard for worker {index} of {of}: the experiment has {resolved.num_shards}.")

@@ -15,7 +15,7 @@ from kubesae.errors import ConfigError
 from kubesae.experiment import Experiment, Sae, Section, load_experiment, parse_yaml, set_field, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from pydantic.fields import FieldInfo
 
@@ -27,12 +27,20 @@ def experiment_options(*fields: str) -> Callable[[F], F]:
     """Give a command the EXPERIMENT argument and a flag for each of `fields`, dotted as in "pilot.tokens"."""
 
     def decorate(command: F) -> F:
-        for field in reversed(fields):
-            command = _option(field)(command)
-        command = _option("output")(command)
-        command = _option("data")(command)
+        command = all_options("data", "output", *fields)(command)
         file = click.Path(path_type=Path, dir_okay=False)
         return click.argument("experiment", required=False, type=file, envvar="KUBESAE_EXPERIMENT")(command)
+
+    return decorate
+
+
+def all_options(*fields: str) -> Callable[[F], F]:
+    """Give a command a flag for each of `fields`."""
+
+    def decorate(command: F) -> F:
+        for field in reversed(fields):
+            command = _option(field)(command)
+        return command
 
     return decorate
 
@@ -128,8 +136,3 @@ def resolve(experiment: Path | None, given: dict[str, Any]) -> Experiment:
     for field, value in given.items():
         set_field(values, field, value)
     return validate(Experiment, values, f"the experiment at {given['data']} with your flags")
-
-
-def all_fields(sections: Iterable[str]) -> list[str]:
-    """Return the fields of several sections."""
-    return [field for section in sections for field in section_fields(section)]

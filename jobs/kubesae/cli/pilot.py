@@ -24,23 +24,20 @@ def command(experiment: Path | None, **flags: Any) -> int:
     resolved = resolve(experiment, overrides(flags))
     from kubesae.collect import Events, Share, collect  # noqa: PLC0415 - keeps --help fast
     from kubesae.ledger import Plan, gate_is_open, read_identity, read_report, write_run  # noqa: PLC0415
-    from kubesae.prepare import plan_of  # noqa: PLC0415
     from kubesae.store import open_store  # noqa: PLC0415
     from kubesae.verify import report_lines, verify  # noqa: PLC0415
 
     store = open_store(resolved.data, deadline=resolved.collect.deadline)
     store.probe()
     write_run(store, resolved)
-    parts = plan_of(resolved).pilot_parts(resolved.pilot.tokens)
-    collect(resolved, store, Share((0,), resolved.pilot.chunk, parts), Events(say, resolved.pilot.chunk))
+    collect(resolved, store, Share((0,), resolved.pilot.tokens), Events(say, resolved.pilot.chunk))
     identity = read_identity(store)
     if identity is None:
         return EXIT_USER
-    plan, report = Plan.of(identity), read_report(store, "pilot")
-    if not (
-        report and report.mode == "full" and gate_is_open(store, plan, identity.sha256, "pilot", resolved.pilot.tokens)
-    ):
+    report = read_report(store, "pilot")
+    current = gate_is_open(store, Plan.of(identity), identity.sha256, "pilot", resolved.pilot.tokens)
+    if report is None or report.mode != "full" or not current:
         report = verify(store, "pilot", "full", resolved.pilot.tokens)
-    for line in report_lines(report, identity, plan, resolved.pilot.chunk):
+    for line in report_lines(report, identity, resolved):
         say(line)
     return 0 if report.passed else EXIT_USER

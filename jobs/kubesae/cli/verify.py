@@ -30,7 +30,7 @@ def command(experiment: Path | None, mode: Any, scope: Any, as_json: bool, **fla
     2: something is wrong, named line by line.
     """
     resolved = resolve(experiment, overrides(flags))
-    from kubesae.ledger import Plan, read_identity  # noqa: PLC0415 - keeps --help fast
+    from kubesae.ledger import read_identity  # noqa: PLC0415 - keeps --help fast
     from kubesae.store import open_store  # noqa: PLC0415
     from kubesae.verify import report_lines, verify  # noqa: PLC0415
 
@@ -40,7 +40,6 @@ def command(experiment: Path | None, mode: Any, scope: Any, as_json: bool, **fla
     if as_json:
         click.echo(report.to_json().decode())
     elif identity is not None:
-        chunk = resolved.pilot.chunk if scope == "pilot" else resolved.chunk
-        for line in report_lines(report, identity, Plan.of(identity), chunk):
+        for line in report_lines(report, identity, resolved):
             say(line)
     return 0 if report.passed else EXIT_USER

@@ -27,11 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a worker is to collect: `shards`, of each the first `parts` parts (None: all), counted in `chunk`s."""
+    """What a worker is to collect: `shards`, of each all parts, or as many as reach `tokens` (the pilot)."""
 
     shards: tuple[int, ...]
-    chunk: int
-    parts: int | None = None
+    tokens: int | None = None
 
     def missing(self, store: Store, plan: Plan, shard: int) -> list[int]:
         """Parts of `shard` that are not committed yet."""
@@ -40,7 +39,11 @@ class Share:
 
     def count(self, plan: Plan, shard: int) -> int:
         """Parts of `shard` in this share."""
-        return plan.parts(shard) if self.parts is None else min(self.parts, plan.parts(shard))
+        return plan.parts(shard) if self.tokens is None else plan.pilot_parts(self.tokens)
+
+    def total(self, plan: Plan, shard: int) -> int:
+        """Tokens of `shard` that progress counts up to."""
+        return min(self.tokens or plan.quota(shard), plan.quota(shard))
 
 
 def collect(experiment: Experiment, store: Store, share: Share, events: Events) -> None:
@@ -101,8 +104,7 @@ class _Worker:
             self._events.nothing_to_do(shard)
             return
         engine = self._load(shard)
-        count = self._share.count(self._plan, shard)
-        self._events.start(shard, self._plan.rows_before(shard, missing[0]), self._plan.rows_before(shard, count))
+        self._events.start(shard, self._plan.rows_before(shard, missing[0]), self._share.total(self._plan, shard))
         self._run(shard, missing, engine)
         self._events.complete(shard)
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kubesae.sae.step import Reduce
 
 # The encoder's output is made and searched in slices of this many numbers: they stay in the cache of a CPU core.
-_SLICE = 1 << 22
+_SLICE = 1 << 20
 # On an accelerator a slice only bounds memory.
 _SLICE_DEVICE = 1 << 29
 

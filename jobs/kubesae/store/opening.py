@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -12,6 +14,7 @@ from kubesae.store.local import LocalStore
 from kubesae.store.store import check_key
 
 if TYPE_CHECKING:
+    from kubesae.store.s3_connection import S3Connection
     from kubesae.store.store import Store
 
 DEADLINE = 600.0
@@ -47,10 +50,18 @@ def open_store(url: str, *, deadline: float = DEADLINE) -> Store:
         bucket, prefix = _bucket_and_prefix(url)
         # Here and not above: the S3 client takes 300 ms to import, and `kubesae --help` answers faster than that.
         from kubesae.store.s3 import S3Store  # noqa: PLC0415
-        from kubesae.store.s3_connection import S3Connection  # noqa: PLC0415
 
-        return S3Store(S3Connection(), bucket, prefix, deadline)
+        settings = frozenset(item for item in os.environ.items() if item[0].startswith("AWS_"))
+        return S3Store(_connection(settings), bucket, prefix, deadline)
     raise ConfigError(f"{url!r}: no store has the scheme {scheme[1]!r}. Give a folder or s3://bucket/prefix.")
+
+
+@lru_cache(maxsize=8)
+def _connection(settings: frozenset[tuple[str, str]]) -> S3Connection:  # noqa: ARG001 - the key; the client reads them
+    """Return the connection that all stores of this process share as long as the settings are the same."""
+    from kubesae.store.s3_connection import S3Connection  # noqa: PLC0415
+
+    return S3Connection()
 
 
 def _path_of(url: str) -> Path:

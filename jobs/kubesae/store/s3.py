@@ -115,7 +115,11 @@ class S3Store(Store):
 
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
-        self._run(key, lambda call: call.send("delete_object", **self._where(key)), otherwise={Kind.MISSING: {}})
+
+        async def delete(call: S3Call) -> None:
+            await call.send("delete_object", **self._where(key))
+
+        self._run(key, delete, otherwise={Kind.MISSING: None})
 
     def child(self, path: str) -> S3Store:
         """See `Store.child`."""
@@ -180,6 +184,4 @@ class S3Store(Store):
             raise failure.for_user(url) from failure
 
     def _missing(self, key: str) -> MissingError:
-        return MissingError(
-            f"There is no object {self.url_of(key)}. Check the prefix, or run the step that makes it."
-        )
+        return MissingError(f"There is no object {self.url_of(key)}. Check the prefix, or run the step that makes it.")

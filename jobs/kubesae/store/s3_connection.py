@@ -11,6 +11,7 @@ import logging
 import os
 import random
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import s3fs
@@ -62,7 +63,12 @@ class S3Connection:
 
     async def request(self, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Send one request; raises whatever the client raises."""
-        answer: dict[str, Any] = await self._client()._call_s3(method, **arguments)  # noqa: SLF001 - the raw call
+        client = self._client()
+        try:
+            await client.set_session()
+        except ValueError as error:  # an endpoint that is no URL, for one
+            raise S3Failure(Kind.SETTINGS, str(error)) from error
+        answer: dict[str, Any] = await client._call_s3(method, **arguments)  # noqa: SLF001 - the raw call
         self.has_worked = True
         return answer
 
@@ -82,6 +88,9 @@ class S3Connection:
 
 
 def _new_client() -> s3fs.S3FileSystem:
+    bundle = os.environ.get("AWS_CA_BUNDLE")
+    if bundle and not Path(bundle).is_file():
+        raise S3Failure(Kind.SETTINGS, f"AWS_CA_BUNDLE={bundle} names no file")
     region = os.environ.get("AWS_REGION")  # botocore reads AWS_DEFAULT_REGION only, all other AWS clients this one
     client = s3fs.S3FileSystem(
         skip_instance_cache=True,
@@ -162,8 +171,8 @@ class S3Call:
                 "them and start again: the work goes on where it stopped."
             )
         return StoreError(
-            f"{self._url}: no success within {self._deadline:g} s; the last failure was: {what}. Check the network, the "
-            "endpoint (AWS_ENDPOINT_URL) and the store's own log, then start again."
+            f"{self._url}: no success within {self._deadline:g} s; the last failure was: {what}. Check the network, "
+            "the endpoint (AWS_ENDPOINT_URL) and the store's own log, then start again."
         )
 
 

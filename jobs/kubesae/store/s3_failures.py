@@ -11,7 +11,9 @@ import aiohttp
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    CredentialRetrievalError,
+    ConfigNotFound,
+    ConfigParseError,
+    InvalidRegionError,
     NoCredentialsError,
     PartialCredentialsError,
     ProfileNotFound,
@@ -27,6 +29,7 @@ class Kind(Enum):
     TRANSIENT = auto()  # try again
     CREDENTIALS = auto()  # who we are is not accepted: a mistake at the start, an expiry later
     REFUSED = auto()  # we may not do this
+    SETTINGS = auto()  # the AWS settings make no client
     NO_BUCKET = auto()
     MISSING = auto()  # no such object
     EXISTS = auto()  # there is an object already, or it is another one than expected
@@ -61,13 +64,24 @@ _KIND_OF_STATUS = {
     429: Kind.TRANSIENT,
 }
 _FIRST_SERVER_FAULT = 500
+_KINDS_OF_ERRORS = {
+    Kind.CREDENTIALS: (NoCredentialsError, PartialCredentialsError),
+    Kind.SETTINGS: (ProfileNotFound, InvalidRegionError, ConfigNotFound, ConfigParseError),
+}
 
 _ADVICE = {
     Kind.CREDENTIALS: "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN (or AWS_PROFILE), the "
     "endpoint they belong to (AWS_ENDPOINT_URL), and this machine's clock.",
     Kind.REFUSED: "Grant these credentials list, get, put and delete below this prefix, and check the bucket's region "
     "(AWS_REGION) and the endpoint (AWS_ENDPOINT_URL).",
+    Kind.SETTINGS: "Check AWS_ENDPOINT_URL, AWS_REGION, AWS_PROFILE, AWS_CA_BUNDLE and the AWS configuration file.",
     Kind.NO_BUCKET: "Create the bucket, or correct its name or the endpoint (AWS_ENDPOINT_URL).",
+}
+_WHAT = {
+    Kind.CREDENTIALS: "the store refuses us",
+    Kind.REFUSED: "the store refuses us",
+    Kind.SETTINGS: "the AWS settings cannot be used",
+    Kind.NO_BUCKET: "there is no such bucket",
 }
 
 
@@ -85,8 +99,7 @@ class S3Failure(Exception):  # noqa: N818 - what it is depends on its kind; it n
         advice = _ADVICE.get(self.kind)
         if advice is None:
             return StoreError(f"{url}: the store failed ({self.text}). Look at the store's own log, then start again.")
-        what = "there is no such bucket" if self.kind is Kind.NO_BUCKET else "the store refuses us"
-        return AccessError(f"{url}: {what} ({self.text}). {advice}")
+        return AccessError(f"{url}: {_WHAT[self.kind]} ({self.text}). {advice}")
 
 
 def failure_of(error: Exception) -> S3Failure | None:
@@ -97,15 +110,13 @@ def failure_of(error: Exception) -> S3Failure | None:
     original = error.__cause__ if isinstance(error.__cause__, ClientError) else error
     if isinstance(original, ClientError):
         return _failure_of_answer(original)
-    text = f"{type(error).__name__}: {error}" if str(error) else "no answer in time"
-    if isinstance(error, (NoCredentialsError, PartialCredentialsError, ProfileNotFound)):
-        return S3Failure(Kind.CREDENTIALS, str(error))
-    if isinstance(error, CredentialRetrievalError):
-        return S3Failure(Kind.TRANSIENT, text)
+    for kind, types in _KINDS_OF_ERRORS.items():
+        if isinstance(error, types):
+            return S3Failure(kind, str(error))
     if isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return S3Failure(Kind.REFUSED, f"{error}. Set AWS_CA_BUNDLE to the file with the authority's certificate")
+        return S3Failure(Kind.SETTINGS, f"{error}; AWS_CA_BUNDLE names the file with the authority's certificate")
     if isinstance(error, (BotoCoreError, aiohttp.ClientError, OSError)):  # TimeoutError is an OSError
-        return S3Failure(Kind.TRANSIENT, text)
+        return S3Failure(Kind.TRANSIENT, f"{type(error).__name__}: {error}" if str(error) else "no answer in time")
     return None
 
 

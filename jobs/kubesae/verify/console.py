@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kubesae.ledger import chunks_done
+from kubesae.ledger import Plan, chunk_edges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kubesae.experiment import DataIdentity
-    from kubesae.ledger import Plan, VerifyReport
+    from kubesae.experiment import DataIdentity, Experiment
+    from kubesae.ledger import VerifyReport
 
 SHOWN = 20
 
 
-def report_lines(report: VerifyReport, identity: DataIdentity, plan: Plan, chunk: int) -> Iterator[str]:
+def report_lines(report: VerifyReport, identity: DataIdentity, experiment: Experiment) -> Iterator[str]:
     """Lines of a report: check lines when it passed, else its findings."""
     if report.passed:
-        yield from _passed(report, identity, plan, chunk)
+        yield f"✓ Found {_chunks(report, identity, experiment)} activation chunks per shard"
+        yield f"✓ Total tokens: {report.tokens:,}"
+        yield f"✓ Activation shape verified: (n_tokens, {identity.d_model})"
+        yield "✓ All chunks valid!"
     else:
         yield f"✗ {report.finding_count} thing{'s are' if report.finding_count > 1 else ' is'} wrong:"
         for finding in report.findings[:SHOWN]:
@@ -35,13 +38,9 @@ def report_lines(report: VerifyReport, identity: DataIdentity, plan: Plan, chunk
         yield "✓ All checks passed!"
 
 
-def _passed(report: VerifyReport, identity: DataIdentity, plan: Plan, chunk: int) -> Iterator[str]:
+def _chunks(report: VerifyReport, identity: DataIdentity, experiment: Experiment) -> str:
+    plan = Plan.of(identity)
     if report.scope == "pilot":
-        counts = [chunks_done(report.tokens, report.tokens, chunk)]
-    else:
-        counts = sorted({chunks_done(q, q, chunk) for q in map(plan.quota, range(plan.num_shards))})
-    shown = str(counts[0]) if len(counts) == 1 else f"{counts[0]} or {counts[-1]}"
-    yield f"✓ Found {shown} activation chunks per shard"
-    yield f"✓ Total tokens: {report.tokens:,}"
-    yield f"✓ Activation shape verified: (n_tokens, {identity.d_model})"
-    yield "✓ All chunks valid!"
+        return str(len(chunk_edges(min(experiment.pilot.tokens, plan.quota(0)), experiment.pilot.chunk)))
+    counts = sorted({len(chunk_edges(plan.quota(shard), experiment.chunk)) for shard in range(plan.num_shards)})
+    return " or ".join(map(str, counts))

@@ -96,6 +96,7 @@ class _Worker:
         self._identity = claim(experiment, store, manifest, self._source)
         self._plan = Plan.of(self._identity)
         self._engine: Engine | None = None
+        self._forward_batch = experiment.collect.forward_batch
 
     def collect_shard(self, shard: int) -> None:
         """Collect the missing parts of one shard."""
@@ -131,7 +132,7 @@ class _Worker:
             self._plan,
             self._manifest,
             tokens,
-            self._experiment.collect.forward_batch,
+            self._forward_batch,
         )
         publisher = Publisher(
             self._store,
@@ -143,6 +144,7 @@ class _Worker:
         try:
             for index in missing:
                 publisher.publish(capturer.capture(self._plan.part(shard, index)))
+                self._forward_batch = capturer.forward_batch  # what fitted once is where the next shard begins
             publisher.finish()
         except BaseException:
             publisher.stop()

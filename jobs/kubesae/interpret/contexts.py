@@ -13,14 +13,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from kubesae.corpus import read_shard_tokens
+from kubesae.interpret.statistics import NO_ROW
 
 if TYPE_CHECKING:
     from kubesae.corpus import ShardTokens, TokensManifest
     from kubesae.interpret.statistics import Statistics
     from kubesae.ledger import Plan
     from kubesae.store import Store
-
-from kubesae.interpret.statistics import NO_ROW
 
 
 def examples_table(

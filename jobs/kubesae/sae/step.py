@@ -80,3 +80,14 @@ def fired(code: Code, features: int) -> Tensor:
     fired_F = torch.zeros(features, dtype=torch.bool, device=code.features_N.device)
     fired_F[code.features_N[code.values_N > 0]] = True
     return fired_F
+
+
+def no_gradients(weights: Weights) -> Weights:
+    """Return zeros in the shapes of `weights`, to add to."""
+    return Weights(*(torch.zeros_like(tensor) for tensor in weights))
+
+
+def add_gradients(total: Weights, more: Weights) -> None:
+    """Add `more` to `total`, in place."""
+    for left, right in zip(total, more, strict=True):
+        left.add_(right)

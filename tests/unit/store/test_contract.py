@@ -86,7 +86,9 @@ def test_readers_of_a_replaced_object_see_one_version(store: Store) -> None:
         assert set.union(*(reader.result() for reader in readers)) <= set(versions)
 
 
-@pytest.mark.parametrize(("start", "stop"), [(0, 4), (3, 7), (None, 3), (7, None), (9, 100), (10, 12), (50, 60), (4, 4)])
+@pytest.mark.parametrize(
+    ("start", "stop"), [(0, 4), (3, 7), (None, 3), (7, None), (9, 100), (10, 12), (50, 60), (4, 4)]
+)
 def test_ranges_are_slices(store: Store, start: int | None, stop: int | None) -> None:
     store.put("k", b"0123456789")
     assert store.read("k", start, stop) == b"0123456789"[start:stop]

@@ -1,0 +1,79 @@
+# What a developer runs. `make` alone lists the targets. CONTRIBUTING.md says when to use which.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+BIN := .venv/bin
+PYTEST := $(BIN)/pytest
+QUICK := not slow and not fault and not cluster and not gpu
+UV_COMPILE = "$$(tools/setup uv)" pip compile $(UPGRADE) --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-annotate --no-header
+
+.PHONY: help setup lock fmt lint type tools docs test test-full test-unit test-interop test-fault test-cluster \
+	demo bench cluster clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: ## make .venv from the locked requirements (does nothing when that is done)
+	@tools/setup
+
+lock: ## lock what pyproject.toml asks for (UPGRADE=--upgrade: all of it to newest)
+	$(UV_COMPILE) -o requirements/dev.txt pyproject.toml requirements/demo.in --all-extras --group dev
+	$(UV_COMPILE) -o requirements/batch.txt -c requirements/dev.txt pyproject.toml --extra batch --extra webdataset
+	$(UV_COMPILE) -o requirements/core.txt -c requirements/dev.txt pyproject.toml
+
+fmt: setup ## format the code and mend what can be mended
+	@$(BIN)/ruff check --fix --quiet --exit-zero .
+	@$(BIN)/ruff format .
+
+lint: setup ## style, formatting, layers, links between documents
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@PYTHONPATH=jobs $(BIN)/lint-imports --no-logo pyproject.toml
+	@tools/check-links
+
+type: setup ## static types, strictly
+	@$(BIN)/mypy
+
+tools: ## build the S3 server that the tests run against (once, into the cache)
+	@tools/build-versitygw >/dev/null
+
+docs: lint ## check the documents (part of lint)
+
+test: lint type tools ## everything a change can break
+	@$(PYTEST) -m '$(QUICK)' $(wildcard tests/unit tests/property tests/interop tests/e2e)
+	@echo "No cluster tests in this version: nothing of it runs on Kubernetes yet."
+
+test-full: lint type tools ## the same, and what takes long
+	@$(PYTEST) -m 'not cluster and not gpu' $(wildcard tests/unit tests/property tests/interop tests/e2e tests/fault)
+
+test-unit: setup tools ## unit and property tests
+	@$(PYTEST) -m '$(QUICK)' $(wildcard tests/unit tests/property)
+
+test-interop: setup tools ## what other people's programs read of ours
+	@$(PYTEST) -m '$(QUICK)' $(wildcard tests/interop)
+
+test-fault: setup tools ## kill, cut off, fill up
+	@if [[ -d tests/fault ]]; then $(PYTEST) -m fault tests/fault; \
+	else echo "No fault tests in this version: the unit tests hold those of the store."; fi
+
+test-cluster: ## tests on a real Kubernetes
+	@echo "No cluster tests in this version: nothing of it runs on Kubernetes yet."
+
+cluster: ## start a Kubernetes cluster for the tests
+	@echo "There is no cluster in this version: nothing of it runs on Kubernetes yet. Try: make demo" >&2; exit 2
+
+demo: setup ## the whole pipeline on a small real model, in minutes
+	@$(BIN)/kubesae demo
+
+bench: setup ## measure: make bench NAME=demo prints one JSON row a figure
+	@if [[ -z "$(NAME)" ]]; then \
+		echo "Say which: make bench NAME=<one of: $(patsubst bench/%.py,%,$(wildcard bench/[a-z]*.py))>" >&2; exit 2; fi
+	@$(BIN)/python -m bench.$(NAME)
+
+clean: ## remove what the tools leave behind, but not .venv
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	@find jobs tests bench tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

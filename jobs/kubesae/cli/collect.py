@@ -32,8 +32,8 @@ def command(
     resolved = resolve(experiment, given)
     if everything == (index is not None):
         raise ConfigError("Say what to collect: --index I --of N for one worker's shards, or --all.")
-    from kubesae.collect import Events, Share, collect  # noqa: PLC0415 - keeps --help fast
     from kubesae.cli.workers import live, run_workers  # noqa: PLC0415
+    from kubesae.collect import Events, Share, collect  # noqa: PLC0415 - keeps --help fast
     from kubesae.ledger import share_of, write_run  # noqa: PLC0415
     from kubesae.store import open_store  # noqa: PLC0415
 

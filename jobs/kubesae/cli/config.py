@@ -9,6 +9,7 @@ import click
 
 from kubesae.experiment import Experiment, load_experiment
 
+
 @click.command("config")
 @click.argument("experiment", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--schema", is_flag=True, help="print the JSON schema of an experiment file instead")

@@ -29,7 +29,7 @@ def complain(line: str) -> None:
 def _print(line: str, level: str, stream: object) -> None:
     if JSON:
         line = json.dumps({"time": datetime.now(UTC).isoformat(), "level": level, "message": line}, ensure_ascii=False)
-    print(line, file=stream, flush=True)  # type: ignore[call-overload]  # noqa: T201 - the one place that prints
+    print(line, file=stream, flush=True)  # type: ignore[call-overload]
 
 
 class LogHandler(logging.Handler):

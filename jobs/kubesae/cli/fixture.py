@@ -57,4 +57,6 @@ def command(data: str, d_model: int, features: int, **flags: Any) -> None:
     if read_identity(store) is not None:
         raise ConfigError(f"{data} holds activations already; nothing was touched. Give an empty prefix.")
     write_fixture(experiment, store, d_model, features)
-    say(f"✓ {experiment.tokens:,} tokens in {experiment.num_shards} shards, layers {list(experiment.layers)}, at {data}")
+    say(
+        f"✓ {experiment.tokens:,} tokens in {experiment.num_shards} shards, layers {list(experiment.layers)}, at {data}"
+    )

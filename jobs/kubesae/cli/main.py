@@ -1,6 +1,6 @@
 """The command line: `kubesae COMMAND`. Each command is a file of this folder, imported when it is called for.
 
-    kubesae --help
+kubesae --help
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Flags made from the experiment's fields: name, help and default of each come from `experiment.spec`.
 
-Every value is read as the YAML file would read it, so `--tokens 1e9`, `--lr 3e-4` and `--layers 30,45,55` mean what they
-mean there. Underscores in flags are taken as dashes.
+Every value is read as the YAML file would read it, so `--tokens 1e9`, `--lr 3e-4` and `--layers 30,45,55` mean what
+they mean there. Underscores in flags are taken as dashes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 F = Any
-SECTIONS = ("pilot", "collect", "verify", "interpret")
 
 
 def experiment_options(*fields: str) -> Callable[[F], F]:
@@ -75,8 +74,8 @@ def _field_info(field: str) -> FieldInfo:
     section, _, name = field.rpartition(".")
     if not section:
         return Experiment.model_fields[name]
-    kind = Sae if section == "sae.0" else type(Experiment.model_fields[section].default)
-    return dict(kind.model_fields)[name]
+    kind: type[Section] = Sae if section == "sae.0" else type(Experiment.model_fields[section].default)
+    return kind.model_fields[name]
 
 
 def _variable(field: str) -> str:

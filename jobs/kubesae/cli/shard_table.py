@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -48,7 +48,7 @@ class ShardTable:
         }
         self._row_bytes: int | None = None
 
-    def __enter__(self) -> ShardTable:
+    def __enter__(self) -> Self:
         """Begin to show."""
         self.refresh()
         self._progress.start()

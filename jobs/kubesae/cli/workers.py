@@ -96,7 +96,9 @@ def _judge(codes: Sequence[int]) -> None:
         raise UserError("A worker stopped because its input cannot work as it is; it says why above.")
     for index, code in enumerate(codes):
         if code not in {0, EXIT_INTERRUPTED, -signal.SIGTERM}:
-            raise KubesaeError(f"Worker {index} ended with exit code {code}. Start again: it goes on from its last part.")
+            raise KubesaeError(
+                f"Worker {index} ended with exit code {code}. Start again: it goes on from its last part."
+            )
     if any(codes):
         raise Interrupted("The workers were stopped. Start again to go on from what is committed.")
 
@@ -111,7 +113,7 @@ def live(store: Store, experiment: Experiment, shards: Sequence[int]) -> Iterato
 
     with ShardTable(store, experiment, shards) as table:
         done = threading.Event()
-        thread = threading.Thread(target=_refresh, args=(table, done), daemon=True)
+        thread = threading.Thread(target=_refresh, args=(table.refresh, done), daemon=True)
         thread.start()
         try:
             yield table.print
@@ -121,9 +123,6 @@ def live(store: Store, experiment: Experiment, shards: Sequence[int]) -> Iterato
             table.refresh()
 
 
-def _refresh(table: object, done: threading.Event) -> None:
-    from kubesae.cli.shard_table import ShardTable  # noqa: PLC0415
-
-    if isinstance(table, ShardTable):
-        while not done.wait(POLL_SECONDS):
-            table.refresh()
+def _refresh(refresh: Callable[[], None], done: threading.Event) -> None:
+    while not done.wait(POLL_SECONDS):
+        refresh()

@@ -32,9 +32,7 @@ def check_experiment(experiment: Experiment, store: Store) -> tuple[TokensManife
     return manifest, stored
 
 
-def identity_of(
-    experiment: Experiment, manifest: TokensManifest, model_revision: str, d_model: int
-) -> DataIdentity:
+def identity_of(experiment: Experiment, manifest: TokensManifest, model_revision: str, d_model: int) -> DataIdentity:
     """Return the data identity of an experiment over prepared tokens."""
     return DataIdentity(
         tokens_manifest=manifest.sha256,

@@ -60,26 +60,22 @@ class Publisher:
 
     def publish(self, captured: Captured) -> None:
         """Queue a part; waits while the queue is full. Raises what publishing an earlier part has raised."""
-        while True:
-            self._raise()
-            try:
-                return self._waiting.put(captured, timeout=0.2)
-            except queue.Full:
-                continue
+        self._put(captured)
 
     def finish(self) -> None:
         """Wait until all parts are committed. Raises what publishing has raised."""
-        self.publish_end()
+        self._put(None)
         self._thread.join()
         self._raise()
 
-    def publish_end(self) -> None:
-        """Say that no part follows."""
-        while self._thread.is_alive():
+    def _put(self, item: Captured | None) -> None:
+        while True:
+            self._raise()
             try:
-                return self._waiting.put(None, timeout=0.2)
+                self._waiting.put(item, timeout=0.2)
             except queue.Full:
                 continue
+            return
 
     def stop(self) -> None:
         """Forget the waiting parts and give the current one a few seconds: it is whole, or done again next time."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kubesae.collect.capture import Engine
     from kubesae.collect.events import Events
     from kubesae.corpus import TokensManifest
-    from kubesae.experiment import DataIdentity, Experiment
+    from kubesae.experiment import Experiment
     from kubesae.store import Store
 
 
@@ -172,4 +172,3 @@ def _set_threads(threads: int | None) -> int:
     count = threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(count)
     return count
-

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from kubesae.errors import ConfigError, IdentityError, MissingError
-from kubesae.experiment import Corpus, Section, canonical_json, parse_json_object, public_name, sha256_hex, validate
+from kubesae.experiment import (
+    Corpus,
+    Section,
+    canonical_json,
+    difference,
+    parse_json_object,
+    public_name,
+    sha256_hex,
+    validate,
+)
 from kubesae.ledger import keys
 
 if TYPE_CHECKING:
@@ -93,7 +102,7 @@ class TokensManifest(Section):
     def check_request(self, request: Request, where: str) -> None:
         """Raise IdentityError, naming the fields, when these tokens were not made for `request`."""
         mine, theirs = request.model_dump(mode="json"), self.request.model_dump(mode="json")
-        lines = [f"  {name}: {theirs[name]!r} there, {mine[name]!r} here" for name in mine if mine[name] != theirs[name]]
+        lines = difference(theirs, mine)
         if lines:
             raise IdentityError(
                 f"The tokens at {where} were made for another experiment; nothing was touched. They differ in\n"

@@ -1,4 +1,4 @@
-"""Where documents come from: a hub dataset streamed by its data files, or local text, JSON lines, Parquet, source trees.
+"""Where documents come from: a hub dataset streamed by its data files, or local text, JSON lines, Parquet, source code.
 
 A source is a list of *units*, each read by itself and in any order: a data file of a hub dataset, a JSON lines or
 Parquet file, or a group of text files. Units are put in an order that depends only on the experiment's seed.
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kubesae.errors import ConfigError
-from kubesae.experiment import canonical_json, sha256_hex
+from kubesae.errors import ConfigError, KubesaeError
+from kubesae.experiment import canonical_json, is_path, sha256_hex
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -59,7 +59,7 @@ class LocalFiles:
         return sha256_hex(canonical_json(sorted(entries)))
 
     def documents(self, unit: int) -> Iterator[TextDocument]:
-        """Documents of one unit, in a fixed order."""
+        """Documents of one unit, in a fixed order. Raises ConfigError when a file is not what it should be."""
         if self.builder is None:
             for path in self.files[unit * FILES_PER_UNIT : (unit + 1) * FILES_PER_UNIT]:
                 yield TextDocument(self._name(path), path.read_text(encoding="utf-8", errors="replace"))
@@ -67,8 +67,11 @@ class LocalFiles:
         from datasets import load_dataset  # noqa: PLC0415 - an extra, and slow to import
 
         path = self.files[unit]
-        rows = load_dataset(self.builder, data_files=str(path), split="train", streaming=True)
-        yield from _rows(rows, self.field, self._name(path))
+        try:
+            rows = load_dataset(self.builder, data_files=glob.escape(str(path)), split="train", streaming=True)
+            yield from _rows(rows, self.field, self._name(path))
+        except ValueError as error:  # pyarrow's errors are ValueErrors
+            raise ConfigError(f"{path} cannot be read as {self.builder}: {error}. Mend it, or leave it out.") from error
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
@@ -98,13 +101,16 @@ class HubDataset:
 
 def open_source(corpus: Corpus, seed: int) -> LocalFiles | HubDataset:
     """Find the files or dataset of a corpus. Raises ConfigError when there are none."""
-    if corpus.format == "hub" or (corpus.format == "auto" and not _matches(corpus.source)):
+    if corpus.format == "hub" or (corpus.format == "auto" and not is_path(corpus.source)):
         return _open_hub(corpus)
     return _open_local(corpus, seed)
 
 
 def _matches(source: str) -> list[Path]:
-    return [Path(path) for path in sorted(glob.glob(str(Path(source).expanduser()), recursive=True))]  # noqa: PTH207 - a glob may be absolute
+    path = Path(source).expanduser()
+    if path.exists():
+        return [path]
+    return [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 - may be absolute
 
 
 def _open_local(corpus: Corpus, seed: int) -> LocalFiles:
@@ -113,20 +119,31 @@ def _open_local(corpus: Corpus, seed: int) -> LocalFiles:
         raise ConfigError(f"Corpus {corpus.name}: no file matches {corpus.source!r}. Give a file, a folder or a glob.")
     found = matches[0]
     root = found if len(matches) == 1 and found.is_dir() else _common_folder(matches)
-    files = sorted(itertools.chain.from_iterable(_walk(path) if path.is_dir() else [path] for path in matches))
-    kinds = {path.suffix for path in files if path.suffix in _ROW_FORMATS}
-    builder = {"jsonl": "json", "parquet": "parquet"}.get(corpus.format)
-    if corpus.format == "auto" and kinds:
-        builders = {_ROW_FORMATS[kind] for kind in kinds}
-        builder = builders.pop() if len(builders) == 1 else None
+    walks = (_walk(path) if path.is_dir() else [path] for path in matches)
+    files = sorted({path for path in itertools.chain.from_iterable(walks) if path.is_file()})
+    builder = _builder(corpus, files)
     if builder:
-        files = [path for path in files if _ROW_FORMATS.get(path.suffix) == builder]
+        files = [path for path in files if _ROW_FORMATS.get(path.suffix) == builder and path.stat().st_size]
     else:
         files = [path for path in files if _is_text(path)]
     if not files:
         raise ConfigError(f"Corpus {corpus.name}: no {corpus.format} file with text in {corpus.source!r}.")
     order = np.random.Generator(np.random.PCG64([seed, 1])).permutation(len(files))
     return LocalFiles(root, tuple(files[i] for i in order), builder, corpus.field)
+
+
+def _builder(corpus: Corpus, files: Sequence[Path]) -> str | None:
+    """Which `datasets` builder reads the rows of the files; None where a file is a document.
+
+    One JSON lines or Parquet file makes a folder one of rows. A `.json` beside other text is just another document.
+    """
+    if corpus.format != "auto":
+        return {"jsonl": "json", "parquet": "parquet"}.get(corpus.format)
+    kinds = {path.suffix for path in files}
+    rows = {_ROW_FORMATS[kind] for kind in kinds if kind in _ROW_FORMATS and (kind != ".json" or kinds == {".json"})}
+    if len(rows) > 1:
+        raise ConfigError(f"Corpus {corpus.name}: {corpus.source!r} has JSON lines and Parquet. Set its `format`.")
+    return next(iter(rows), None)
 
 
 def _common_folder(paths: Sequence[Path]) -> Path:
@@ -167,7 +184,12 @@ def _open_hub(corpus: Corpus) -> HubDataset:
         dataset = load_dataset(corpus.source, corpus.config, split=corpus.split, revision=commit, streaming=True)
     except (DatasetNotFoundError, HfHubHTTPError, OfflineModeIsEnabled, ValueError, OSError) as error:
         raise ConfigError(
-            f"Corpus {corpus.name}: {corpus.source!r} is neither a local path nor a dataset that the hub gave us: {error}"
+            f"Corpus {corpus.name}: {corpus.source!r} is neither a local path nor a dataset that the hub gives us: "
+            f"{error} Give a path that is there, or a dataset id with its `config`, `split` and `revision`."
+        ) from error
+    except Exception as error:
+        raise KubesaeError(
+            f"Corpus {corpus.name}: the hub cannot be reached for the dataset {corpus.source!r} ({error!r}). Try again."
         ) from error
     return HubDataset(dataset, str(commit), corpus.field)
 

@@ -8,13 +8,21 @@ not in it; nor is time, a host, a local path or a library version.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from kubesae.errors import IdentityError
 from kubesae.experiment.canonical import canonical_json, sha256_hex
 from kubesae.experiment.spec import Section
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Return a line for each field in which what is stored differs from what is asked for here."""
+    return [f"  {name}: {there[name]!r} there, {here[name]!r} here" for name in here if here[name] != there[name]]
 
 
 class DataIdentity(Section):
@@ -47,7 +55,7 @@ class DataIdentity(Section):
     def check_same(self, stored: DataIdentity, where: str) -> None:
         """Raise IdentityError naming the fields in which `stored` (at `where`) differs from this identity."""
         mine, theirs = self.model_dump(mode="json"), stored.model_dump(mode="json")
-        lines = [f"  {name}: {theirs[name]!r} there, {mine[name]!r} here" for name in mine if mine[name] != theirs[name]]
+        lines = difference(theirs, mine)
         if lines:
             raise IdentityError(
                 f"The data at {where} belongs to another experiment; nothing was touched. It differs in\n"
@@ -56,7 +64,11 @@ class DataIdentity(Section):
             )
 
 
+def is_path(source: str) -> bool:
+    """Whether a model or corpus is meant as a local path, there or not, or a glob; else it is a hub id."""
+    return source.startswith((".", "/", "~")) or any(c in source for c in "*?[") or Path(source).exists()
+
+
 def public_name(source: str) -> str:
     """Return a hub id as it is, and of a local path its last part: what may be stored."""
-    path = Path(source).expanduser()
-    return path.name if path.exists() or source.startswith((".", "/", "~")) or "*" in source else source
+    return Path(source).expanduser().name if is_path(source) else source

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=Section)
 
-_FLOAT = re.compile(r"[-+]?(\d[\d_]*)?\.?\d[\d_]*\.?([eE][-+]?\d+)?$")
+_FLOAT = re.compile(r"[-+]?(\d[\d_]*(\.[\d_]*)?|\.\d[\d_]*)([eE][-+]?\d+)?$")
 _INT = re.compile(r"[-+]?(0|[1-9][\d_]*)$")
 _DIGITS = list("-+0123456789.")
+_NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
@@ -31,7 +32,7 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag in {"tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"}]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag in {_NULL, _MERGE}]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(true|True|false|False)$"), list("tTfF"))
@@ -47,6 +48,8 @@ def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float:
 def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
+        if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == _MERGE:
+            continue
         key = loader.construct_object(key_node)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
@@ -67,7 +70,7 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
     """
     try:
         value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{where} is not valid YAML: {error}") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{where} must be a mapping of fields, but holds {type(value).__name__}.")
@@ -92,14 +95,24 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
 
 
 def set_field(values: dict[str, Any], field: str, value: object) -> None:
-    """Set the dotted `field` in nested `values`; a number steps into a list ("sae.0.lr")."""
+    """Set the dotted `field` in nested `values`; a number steps into a list ("sae.0.lr").
+
+    Raises:
+        ConfigError: `values` hold something else where the field's section should be.
+
+    """
     *parents, last = field.split(".")
     here: Any = values
     for name in parents:
-        if isinstance(here, list):
+        if isinstance(here, dict):
+            here = here.setdefault(name, [{}] if name == "sae" else {})
+        elif isinstance(here, list) and int(name) < len(here):
             here = here[int(name)]
         else:
-            here = here.setdefault(name, [{}] if name == "sae" else {})
+            here = None
+    if not isinstance(here, dict):
+        section = ".".join(parents)
+        raise ConfigError(f"{field} cannot be set, because {section} holds no fields. Write it as `field: value` lines.")
     here[last] = value
 
 
@@ -113,9 +126,16 @@ def validate(kind: type[S], values: Mapping[str, Any], where: str) -> S:
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        lines = [_describe(kind, dict(item)) for item in error.errors(include_url=False)]
+        items = [dict(item) for item in error.errors(include_url=False)]
+        lines = [_describe(kind, item) for item in items if not _follows(item, items)]
         count = "one field is" if len(lines) == 1 else f"{len(lines)} fields are"
         raise ConfigError(f"{where}: {count} not right:\n" + "\n".join(f"  {line}" for line in lines)) from error
+
+
+def _follows(item: dict[str, Any], items: list[dict[str, Any]]) -> bool:
+    """Whether an error of a list only follows from one inside it: pydantic then counts the list as empty."""
+    loc = item["loc"]
+    return any(len(other["loc"]) > len(loc) and other["loc"][: len(loc)] == loc for other in items)
 
 
 def _describe(kind: type[Section], item: dict[str, Any]) -> str:
@@ -124,7 +144,7 @@ def _describe(kind: type[Section], item: dict[str, Any]) -> str:
         return f"{path}: there is no such field. {_suggest(kind, item['loc'])}"
     if item["type"] == "missing":
         return f"{path}: is required."
-    message = item["msg"].removeprefix("Value error, ")
+    message = item["msg"].removeprefix("Value error, ").replace("Tuple", "List").replace("tuple", "list")
     value = "" if item["type"] == "value_error" else f" (it is {item['input']!r})"
     return f"{path}: {message}{value}" if path else message
 

@@ -15,6 +15,9 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
+# A commit record is one small object, so that listing and reading the ledger stays cheap.
+RECORD_BYTES = 4096
+
 
 class Section(BaseModel):
     """A part of the experiment: immutable, and no unknown field."""
@@ -157,9 +160,20 @@ class Experiment(Section):
                 f"contexts_per_block ({self.contexts_per_block}) is more than contexts_per_part "
                 f"({self.contexts_per_part})"
             )
+        blocks = -(-self.contexts_per_part // self.contexts_per_block)
+        if _record_bytes(len(self.layers), blocks) > RECORD_BYTES:
+            raise ValueError(
+                f"{len(self.layers)} layers with {blocks} blocks a part do not fit into a commit record of "
+                f"{RECORD_BYTES} bytes: raise contexts_per_block, lower contexts_per_part, or capture fewer layers"
+            )
         if self.tokens < self.num_shards:
             raise ValueError(f"{self.tokens} tokens cannot fill {self.num_shards} shards")
         for sae in self.sae:
             if sae.layer is not None and sae.layer not in self.layers:
                 raise ValueError(f"an SAE names layer {sae.layer}, which is not in layers {list(self.layers)}")
         return self
+
+
+def _record_bytes(layers: int, blocks: int) -> int:
+    """Return the most that the commit record of a part takes: its own fields, those of each layer, an offset a block."""
+    return 500 + layers * (400 + 12 * blocks)

@@ -13,7 +13,15 @@ from kubesae.ledger.progress import (
     shard_progress,
 )
 from kubesae.ledger.record import LayerRecord, Numerics, Record, parse_record
-from kubesae.ledger.reports import Finding, Scope, VerifyReport, gate_is_open, read_report, scope_records
+from kubesae.ledger.reports import (
+    Finding,
+    Scope,
+    VerifyReport,
+    gate_is_open,
+    planned_records,
+    read_report,
+    scope_records,
+)
 from kubesae.ledger.runs import read_run, write_run
 
 __all__ = [
@@ -34,6 +42,7 @@ __all__ = [
     "gate_is_open",
     "keys",
     "parse_record",
+    "planned_records",
     "read_identity",
     "read_record",
     "read_report",

@@ -13,7 +13,7 @@ IDENTITY = "activations/identity.json"
 INDEX = "activations/index.parquet"
 LEDGER = "activations/ledger/"
 
-_RECORD = re.compile(r"activations/ledger/shard-(\d{4})/part-(\d{6})\.json")
+_RECORD = re.compile(r"activations/ledger/shard-(\d{4,})/part-(\d{6,})\.json", re.ASCII)
 
 
 def tokens(shard: int) -> str:
@@ -74,7 +74,8 @@ def record_folder(shard: int) -> str:
 def parse_record(key: str) -> tuple[int, int] | None:
     """Shard and part of a record's key; None for any other key."""
     match = _RECORD.fullmatch(key)
-    return (int(match[1]), int(match[2])) if match else None
+    found = (int(match[1]), int(match[2])) if match else None
+    return found if found and record(*found) == key else None
 
 
 def verify_report(scope: str) -> str:

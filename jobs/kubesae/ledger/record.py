@@ -11,9 +11,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from kubesae.errors import DamagedError
-from kubesae.experiment import Section, canonical_json, parse_json_object
+from kubesae.experiment import RECORD_BYTES, Section, canonical_json, parse_json_object
 
-MAX_BYTES = 4096
 _SHA256 = r"^[0-9a-f]{64}$"
 
 
@@ -55,8 +54,8 @@ class Record(Section):
     def to_json(self) -> bytes:
         """Return the record's bytes. Raises ValueError when they are more than 4 kB."""
         data = canonical_json(self.model_dump(mode="json"))
-        if len(data) > MAX_BYTES:
-            raise ValueError(f"the record of part {self.part} has {len(data)} bytes, more than {MAX_BYTES}")
+        if len(data) > RECORD_BYTES:
+            raise ValueError(f"the record of part {self.part} has {len(data)} bytes, more than {RECORD_BYTES}")
         return data
 
     def hashes(self) -> dict[str, Any]:

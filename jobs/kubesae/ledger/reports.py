@@ -5,6 +5,7 @@ Their schemas live here because gates and the operator read them; the programs t
 
 from __future__ import annotations
 
+import builtins
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -54,9 +55,16 @@ class VerifyReport(Section):
         """Whether everything is as it should be."""
         return self.finding_count == 0
 
-    def to_json(self) -> bytes:
+    def to_json(self) -> builtins.bytes:
         """Return the report's bytes."""
         return canonical_json(self.model_dump(mode="json"))
+
+
+def planned_records(plan: Plan, scope: Scope, pilot_tokens: int) -> list[str]:
+    """Keys of the records that `scope` has when it is complete, sorted."""
+    if scope == "pilot":
+        return [keys.record(0, part) for part in range(plan.pilot_parts(pilot_tokens))]
+    return sorted(keys.record(part.shard, part.index) for part in plan.all_parts())
 
 
 def scope_records(store: Store, plan: Plan, scope: Scope, pilot_tokens: int) -> list[str]:
@@ -64,7 +72,7 @@ def scope_records(store: Store, plan: Plan, scope: Scope, pilot_tokens: int) -> 
     found = record_list(store)
     if scope == "all":
         return found
-    wanted = {keys.record(0, part) for part in range(plan.pilot_parts(pilot_tokens))}
+    wanted = set(planned_records(plan, scope, pilot_tokens))
     return [key for key in found if key in wanted]
 
 
@@ -79,8 +87,15 @@ def read_report(store: Store, scope: Scope) -> VerifyReport | None:
 
 
 def gate_is_open(store: Store, plan: Plan, identity: str, scope: Scope, pilot_tokens: int) -> bool:
-    """Whether a passed report of `scope` speaks of exactly the data and the records that are in the store now."""
+    """Whether a passed report of `scope` speaks of exactly the data and the records that are in the store now.
+
+    The records must be all that the plan has for the scope, and the pilot's report one of mode `full`.
+    """
     report = read_report(store, scope)
-    if report is None or not report.passed or report.identity != identity:
+    if report is None or report.scope != scope or not report.passed or report.identity != identity:
         return False
-    return report.records_sha256 == record_list_hash(scope_records(store, plan, scope, pilot_tokens))
+    if scope == "pilot" and report.mode != "full":
+        return False
+    records = scope_records(store, plan, scope, pilot_tokens)
+    complete = records == planned_records(plan, scope, pilot_tokens)
+    return complete and report.records_sha256 == record_list_hash(records)

@@ -54,7 +54,7 @@ def demo_model(say: Callable[[str], None] = lambda _: None) -> Path:
 def _convert(gguf: Path, target: Path) -> None:
     """Write the model in `gguf` to the folder `target`, which appears whole or not at all."""
     import torch  # noqa: PLC0415 - seconds to import
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, LlamaForCausalLM  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, LlamaConfig, LlamaForCausalLM  # noqa: PLC0415
     from transformers.utils import logging  # noqa: PLC0415
 
     logging.set_verbosity_error()
@@ -63,8 +63,9 @@ def _convert(gguf: Path, target: Path) -> None:
     loaded = AutoModelForCausalLM.from_pretrained(
         **read, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
     )
-    config = type(loaded.config)(**{k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"})
-    model = LlamaForCausalLM(config).to(torch.bfloat16)  # a model read from GGUF refuses to be saved
+    values = {name: value for name, value in loaded.config.to_dict().items() if name != "quantization_config"}
+    model = LlamaForCausalLM(LlamaConfig(**values))  # a model read from GGUF refuses to be saved
+    model.bfloat16()
     model.load_state_dict(loaded.state_dict())
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=target.parent))

@@ -58,8 +58,9 @@ def deal(pools: Sequence[Pool], wanted: Sequence[int], seed: int) -> npt.NDArray
     generator = np.random.Generator(np.random.PCG64([seed, _DEAL]))
     chosen = []
     for number, (pool, count) in enumerate(zip(pools, wanted, strict=True)):
-        unit = np.repeat(np.arange(len(pool.sizes)), pool.sizes)
-        context = np.concatenate([np.arange(size) for size in pool.sizes])
+        sizes = np.array(pool.sizes, np.int64)  # empty where the weight gives the corpus no context
+        unit = np.repeat(np.arange(len(sizes)), sizes)
+        context = np.arange(pool.contexts) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         take = np.sort(generator.permutation(pool.contexts)[:count])
         chosen.append(np.stack([np.full(count, number), unit[take], context[take]], axis=1))
     contexts: npt.NDArray[np.int64] = np.concatenate(chosen).astype(np.int64)

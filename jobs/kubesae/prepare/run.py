@@ -168,7 +168,7 @@ def _write(
             revision=revision,
             pool_contexts=pool.contexts,
             contexts=wanted[number],
-            documents=documents[pool.corpus],
+            documents=documents.get(pool.corpus, 0),
             tokens=int(rows[order[:, 0] == number].sum()),
         )
         for number, (pool, revision) in enumerate(zip(pools, revisions, strict=True))
@@ -177,6 +177,6 @@ def _write(
 
 
 def _documents(tables: list[pa.Table]) -> dict[str, int]:
-    """Distinct documents used of each corpus."""
+    """Distinct documents used of each corpus that is used."""
     groups = pa.concat_tables(tables).group_by("corpus").aggregate([("document", "count_distinct")])
     return {row["corpus"]: row["document_count_distinct"] for row in groups.to_pylist()}

@@ -44,6 +44,12 @@ class Code:
         rows_B = torch.arange(len(counts_B), device=counts_B.device)
         return rows_B.repeat_interleave(counts_B, output_size=len(self.features_N))
 
+    def positive(self) -> Code:
+        """Return the code without its entries that are 0."""
+        active_N = self.values_N > 0
+        ends = F.pad(active_N.cumsum(0), (1, 0))
+        return Code(ends[self.offsets_B1], self.features_N[active_N], self.values_N[active_N])
+
     def dense(self, features: int) -> Tensor:
         """Return the code as [B, features]."""
         out_BF = self.values_N.new_zeros(len(self.offsets_B1) - 1, features)

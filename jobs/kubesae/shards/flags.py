@@ -26,14 +26,17 @@ def position_flags(
         special: token ids that count as special (BOS, EOS, padding, template tokens).
 
     """
-    flags = np.where(positions == 0, np.uint8(FIRST_POSITION), np.uint8(0))
-    return flags | np.where(np.isin(tokens, special), np.uint8(SPECIAL_TOKEN), np.uint8(0))
+    flags = np.zeros(len(tokens), np.uint8)
+    flags[positions == 0] |= FIRST_POSITION
+    flags[np.isin(tokens, special)] |= SPECIAL_TOKEN
+    return flags
 
 
 def outlier_flags(norms: npt.NDArray[np.float32], flags: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Bit 2 of the rows of one part and layer: `norms` and `flags` (bits 0 and 1) are [rows]."""
+    found = np.zeros(len(norms), np.uint8)
     plain = norms[flags == 0]
-    if plain.size == 0:
-        return np.zeros_like(flags)
-    median = np.median(plain.astype(np.float64))
-    return np.where(norms > OUTLIER_RATIO * median, np.uint8(NORM_OUTLIER), np.uint8(0))
+    if plain.size:
+        median = np.median(plain.astype(np.float64))
+        found[norms > OUTLIER_RATIO * median] = NORM_OUTLIER
+    return found

@@ -41,12 +41,25 @@ class BlockRef:
 
 
 def blocks_of(record: Record, plan: Plan) -> list[BlockRef]:
-    """Blocks that a commit record names, by layer and row."""
-    part = plan.part(record.shard, record.part)
-    refs = []
+    """Blocks that a commit record names, by layer and row.
+
+    Raises:
+        DamagedError: the record does not fit the plan.
+
+    """
+    try:
+        part = plan.part(record.shard, record.part)
+    except IndexError as error:
+        raise DamagedError(f"A record of other data: {error}. Run `kubesae verify`.") from error
+    blocks, refs = plan.blocks(part), []
     for layer in record.layers:
         ends = [*layer.blocks[1:], layer.bytes - END_OF_ARCHIVE]
-        for block, start, end in zip(plan.blocks(part), layer.blocks, ends, strict=True):
+        if len(ends) != len(blocks) or any(end <= start for start, end in zip(layer.blocks, ends, strict=True)):
+            raise DamagedError(
+                f"The record of shard {part.shard}, part {part.index} has {len(layer.blocks)} blocks of layer "
+                f"{layer.layer} in {layer.bytes} bytes; the plan has {len(blocks)} blocks. Run `kubesae verify`."
+            )
+        for block, start, end in zip(blocks, layer.blocks, ends, strict=True):
             row = plan.global_row(part.shard, block.start)
             refs.append(
                 BlockRef(
@@ -101,7 +114,13 @@ def _from_records(store: Store, identity: DataIdentity, layer: int) -> list[Bloc
     for key in record_list(store):
         parsed = keys.parse_record(key)
         if parsed:
-            refs += [ref for ref in blocks_of(read_record(store, *parsed), plan) if ref.layer == layer]
+            record = read_record(store, *parsed)
+            if record.identity != identity.sha256 or (record.shard, record.part) != parsed:
+                raise DamagedError(
+                    f"{store.url}/{key} is the record of shard {record.shard}, part {record.part} of the data with "
+                    f"identity {record.identity[:12]} (here: {identity.sha256[:12]}). Run `kubesae verify`."
+                )
+            refs += [ref for ref in blocks_of(record, plan) if ref.layer == layer]
     return sorted(refs)
 
 
@@ -112,7 +131,9 @@ def _from_parquet(data: bytes, identity: DataIdentity, layer: int, where: str) -
     try:
         table = pq.read_table(io.BytesIO(data), filters=[("layer", "==", layer)])
     except (pa.ArrowInvalid, OSError) as error:
-        raise DamagedError(f"{where} is not a Parquet file ({error}). Run `kubesae verify` to write it anew.") from error
+        raise DamagedError(
+            f"{where} is not a Parquet file ({error}). Run `kubesae verify` to write it anew."
+        ) from error
     found = (table.schema.metadata or {}).get(_IDENTITY, b"").decode()
     if found != identity.sha256:
         raise DamagedError(

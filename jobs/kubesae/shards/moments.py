@@ -110,4 +110,5 @@ def norm_bins(norms: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     with np.errstate(divide="ignore"):
         octaves = np.log2(norms.astype(np.float64)) - LOWEST_OCTAVE
     bins = np.floor(np.clip(octaves, -1.0, HIGHEST_OCTAVE - LOWEST_OCTAVE) * BINS_PER_OCTAVE).astype(np.int64) + 1
-    return np.clip(bins, 0, BINS - 1)
+    clipped: npt.NDArray[np.int64] = np.clip(bins, 0, BINS - 1)
+    return clipped

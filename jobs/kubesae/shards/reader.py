@@ -1,6 +1,8 @@
 """Read blocks back: one ranged read a block, parsed without a copy.
 
     block = read_block(store, ref)     # block.acts [tokens, d_model], block.tokens, block.flags, block.meta
+
+Whatever the bytes are, the only error is DamagedError.
 """
 
 from __future__ import annotations
@@ -75,10 +77,12 @@ def read_block(store: Store, ref: BlockRef, buffer: memoryview | None = None) ->
     store.read_into(ref.tar, ref.offset, target)
     where = f"{store.url}/{ref.tar}"
     block = parse_block(target, where)
-    if block.key != ref.key or len(block.tokens) != ref.rows or block.row != ref.row:
+    found = (block.key, block.meta["layer"], block.row, len(block.tokens))
+    if found != (ref.key, ref.layer, ref.row, ref.rows):
         raise DamagedError(
-            f"{where} holds block {block.key} (row {block.row}, {len(block.tokens)} rows) at byte {ref.offset}, where "
-            f"its record says {ref.key} (row {ref.row}, {ref.rows} rows). Run `kubesae verify --mode full`."
+            f"{where} holds block {block.key} (layer {found[1]}, row {block.row}, {found[3]} rows) at byte {ref.offset}, "
+            f"where its record says {ref.key} (layer {ref.layer}, row {ref.row}, {ref.rows} rows). Run `kubesae verify "
+            "--mode full`."
         )
     return block
 
@@ -119,10 +123,12 @@ def _member(data: memoryview, at: int, where: str) -> tuple[str, int, int]:
     try:
         info = tarfile.TarInfo.frombuf(bytes(data[at : at + TAR_BLOCK]), "ascii", "strict")
     except (tarfile.HeaderError, UnicodeDecodeError) as error:
-        raise DamagedError(f"{where} is not a kubesae tar: no member header at byte {at} of the block ({error}).") from error
+        raise DamagedError(
+            f"{where} is not a kubesae tar: no member header at byte {at} of the block ({error})."
+        ) from error
     start = at + TAR_BLOCK
     if start + info.size > len(data):
-        raise DamagedError(f"{where} is truncated: {info.name} ends {start + info.size - len(data)} bytes after it does.")
+        raise DamagedError(f"{where} is cut short: {info.name} ends {start + info.size - len(data)} bytes after it does.")
     return info.name, start, info.size
 
 

@@ -86,4 +86,5 @@ def finish_layer(
 
 def _norms(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Float32 norm of each row of `x` [rows, d_model]."""
-    return np.sqrt(np.einsum("rd,rd->r", x, x))
+    norms: npt.NDArray[np.float32] = np.sqrt(np.einsum("rd,rd->r", x, x))
+    return norms

@@ -1,4 +1,4 @@
-"""The checks of one part: what its record says against what the plan, the listing and the bytes say. Pure but for reads."""
+"""The checks of one part: what its record says against what plan, listing and bytes say. Pure but for reads."""
 
 from __future__ import annotations
 
@@ -68,9 +68,13 @@ def check_record(context: Context, record: Record, key: str, tokens: ShardTokens
             key=key,
             detail=f"has layers {[layer.layer for layer in record.layers]}, not {list(context.identity.layers)}",
         )
+    try:
+        blocks_of(record, context.plan)
+    except DamagedError as error:
+        yield Finding(kind="wrong blocks", key=key, detail=str(error))
     for layer in record.layers:
-        if len(layer.blocks) != len(context.plan.blocks(part)):
-            yield Finding(kind="wrong blocks", key=key, detail=f"layer {layer.layer} has {len(layer.blocks)} blocks")
+        if layer.key != keys.tar(layer.layer, shard, part_number, layer.sha256[:12]):
+            yield Finding(kind="foreign tar", key=key, detail=f"names {layer.key} as the tar of layer {layer.layer}")
         yield from _check_objects(context, layer)
 
 
@@ -78,7 +82,9 @@ def _check_objects(context: Context, layer: LayerRecord) -> Iterator[Finding]:
     info = context.objects.get(layer.key)
     if info is None:
         yield Finding(kind="missing tar", key=layer.key, detail="the record names it, the store does not have it")
-    elif info.size != layer.bytes:
+    elif info.size > layer.bytes:
+        yield Finding(kind="changed tar", key=layer.key, detail=f"{info.size} bytes, the record says {layer.bytes}")
+    elif info.size < layer.bytes:
         yield Finding(kind="truncated tar", key=layer.key, detail=f"{info.size} bytes, the record says {layer.bytes}")
     if layer.moments not in context.objects:
         yield Finding(kind="missing moments", key=layer.moments, detail="the record names it, the store lacks it")

@@ -18,6 +18,7 @@ from kubesae.ledger import (
     VerifyReport,
     keys,
     parse_record,
+    planned_records,
     read_identity,
     record_list_hash,
     scope_records,
@@ -90,6 +91,8 @@ class _Verification:
         self._pilot_tokens = pilot_tokens
         self._findings: list[Finding] = []
         self._good: list[Record] = []
+        self._named: set[str] = set()
+        self._unreadable = False
         self._tokens: tuple[int, ShardTokens] | None = None
 
     def run(self) -> VerifyReport:
@@ -108,12 +111,8 @@ class _Verification:
         return report
 
     def _find_missing(self) -> None:
-        plan, have = self._context.plan, set(self._records)
-        pilot = plan.pilot_parts(self._pilot_tokens)
-        for part in plan.all_parts():
-            if self._scope == "pilot" and (part.shard > 0 or part.index >= pilot):
-                continue
-            key = keys.record(part.shard, part.index)
+        have = set(self._records)
+        for key in planned_records(self._context.plan, self._scope, self._pilot_tokens):
             if key not in have:
                 self._findings.append(Finding(kind="missing record", key=key, detail="the part is not collected"))
 
@@ -124,7 +123,9 @@ class _Verification:
             record = parse_record(context.store.read(key), where)
         except DamagedError as error:
             self._findings.append(Finding(kind="unreadable record", key=key, detail=str(error)))
+            self._unreadable = True
             return
+        self._named.update(key for layer in record.layers for key in (layer.key, layer.moments))
         shard = (keys.parse_record(key) or (0, 0))[0]
         if shard >= context.plan.num_shards:
             self._findings.append(Finding(kind="foreign record", key=key, detail="the plan has no such shard"))
@@ -168,8 +169,9 @@ class _Verification:
         )
 
     def _orphans(self) -> list[str]:
-        """Tars and moments that no good record names, while every record could be read."""
-        named = {key for record in self._good for layer in record.layers for key in (layer.key, layer.moments)}
+        """Tars and moments that no record names; none while a record cannot be read, for it may name them."""
+        if self._unreadable:
+            return []
         merged = {keys.merged_moments(layer) for layer in self._context.identity.layers}
         content = (key for key in self._context.objects if key.endswith((".tar", ".npz")))
-        return [key for key in content if key not in named and key not in merged]
+        return [key for key in content if key not in self._named and key not in merged]

@@ -8,7 +8,6 @@ import logging
 import numpy as np
 import pytest
 import torch
-from tiny_models import save_model, text
 
 from kubesae.collect import Events, Share, collect
 from kubesae.collect.capture import batches
@@ -21,6 +20,7 @@ from kubesae.prepare import prepare
 from kubesae.shards import read_block, read_index
 from kubesae.store import open_store
 from kubesae.verify import verify
+from tiny_models import save_model, text
 
 
 @pytest.fixture(scope="module")
@@ -233,9 +233,7 @@ def test_another_attempt_with_other_bytes_wins_and_is_reported(experiment, prepa
         return create(self, key, data)
 
     forward = ResidentEngine.forward
-    monkeypatch.setattr(
-        ResidentEngine, "forward", lambda self, *a: {k: v + 1 for k, v in forward(self, *a).items()}
-    )
+    monkeypatch.setattr(ResidentEngine, "forward", lambda self, *a: {k: v + 1 for k, v in forward(self, *a).items()})
     monkeypatch.setattr(type(prepared), "create", they_were_first)
     with caplog.at_level(logging.WARNING, "kubesae"):
         run(experiment, prepared)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny_models import ARCHITECTURES, LAYERS, VOCABULARY, save_model
 from transformers import AutoModel, AutoModelForCausalLM
 
 from kubesae.errors import ConfigError
@@ -14,6 +13,7 @@ from kubesae.model import resolve_model
 from kubesae.model.resident import ResidentEngine
 from kubesae.model.smollm2 import demo_model
 from kubesae.model.truncate import find_layers
+from tiny_models import ARCHITECTURES, LAYERS, VOCABULARY, save_model
 
 
 def experiment(model: object, layers: tuple[int, ...], context: int = 16) -> Experiment:
@@ -35,7 +35,9 @@ def ids(batch: int, length: int, vocabulary: int = VOCABULARY) -> np.ndarray:
     return np.random.default_rng(0).integers(0, vocabulary, (batch, length)).astype(np.uint32)
 
 
-def reference(model: torch.nn.Module, ids_BT: np.ndarray, layers: tuple[int, ...], depth: int) -> dict[int, torch.Tensor]:
+def reference(
+    model: torch.nn.Module, ids_BT: np.ndarray, layers: tuple[int, ...], depth: int
+) -> dict[int, torch.Tensor]:
     """hidden_states[layer + 1]; of the last layer its block's own output, since that entry is behind the final norm."""
     captured = {}
     last = find_layers(model, depth)[-1]

@@ -1,0 +1,84 @@
+"""`kubesae interpret`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kubesae.cli.console import say
+from kubesae.cli.options import experiment_options, overrides, resolve
+from kubesae.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+@click.command("interpret")
+@experiment_options("interpret.context_tokens")
+@click.option("--sae-name", help="which SAE (default: the only one there is)")
+@click.option("--statistics", is_flag=True, help="top 20 features by maximum and by frequency (the default)")
+@click.option("--feature-id", type=int, help="show where this feature is most active")
+@click.option("--top-k", type=click.IntRange(1), help="how many rows to show of --feature-id  [default: all stored]")
+@click.option("--themes", is_flag=True, help="features whose largest activations share a token or bigram")
+@click.option(
+    "--max-themes", type=click.IntRange(1), default=10, show_default=True, help="how many of --themes to show"
+)
+def command(
+    experiment: Path | None,
+    sae_name: str | None,
+    statistics: bool,
+    feature_id: int | None,
+    top_k: int | None,
+    themes: bool,
+    max_themes: int,
+    **flags: Any,
+) -> None:
+    """Feature statistics and top activating contexts.
+
+    The first call reads the activations once and stores statistics and contexts of every feature; later calls answer
+    from these. More rows of one feature than interpret.top_k, which are stored, take another pass for that feature.
+    """
+    if top_k is not None and feature_id is None:
+        raise ConfigError("--top-k says how many rows of one feature to show: give --feature-id too.")
+    resolved = resolve(experiment, overrides(flags))
+    from kubesae.interpret import (  # noqa: PLC0415 - keeps --help fast
+        feature_lines,
+        find_themes,
+        interpret,
+        statistics_lines,
+        theme_lines,
+    )
+    from kubesae.store import open_store  # noqa: PLC0415
+
+    output = open_store(resolved.output_prefix)
+    found = interpret(open_store(resolved.data), output, sae_name, resolved.interpret, _progress())
+    stored = found.stored
+    if feature_id is not None:
+        examples = found.examples(feature_id, top_k or stored.info.source.top_k, _progress())
+        for line in feature_lines(stored.statistics, examples, feature_id, found.vocabulary):
+            say(line)
+    if themes:
+        special = found.manifest.tokenizer.special
+        for line in theme_lines(find_themes(stored.examples, found.vocabulary, special), max_themes):
+            say(line)
+    if statistics or (feature_id is None and not themes):
+        for line in statistics_lines(stored.info, stored.statistics):
+            say(line)
+
+
+def _progress() -> Callable[[int, int], None]:
+    """Return what says at times how far a pass is."""
+    said = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal said
+        if time.monotonic() - said > SECONDS_BETWEEN_LINES or done == total:
+            said = time.monotonic()
+            say(f"Encoded {done:,} / {total:,} rows ({done / total:.1%})")
+
+    return progress

@@ -1,0 +1,23 @@
+"""Statistics of features, where each is most active, and features with a theme."""
+
+from kubesae.interpret.console import feature_lines, statistics_lines, theme_lines
+from kubesae.interpret.run import Interpreter, interpret, scan
+from kubesae.interpret.statistics import Statistics
+from kubesae.interpret.stored import Interpretation, Source, Stored
+from kubesae.interpret.themes import TOP, Theme, find_themes
+
+__all__ = [
+    "TOP",
+    "Interpretation",
+    "Interpreter",
+    "Source",
+    "Statistics",
+    "Stored",
+    "Theme",
+    "feature_lines",
+    "find_themes",
+    "interpret",
+    "scan",
+    "statistics_lines",
+    "theme_lines",
+]

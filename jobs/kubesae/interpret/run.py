@@ -1,0 +1,174 @@
+"""Interpret: one pass over the activations gives the statistics of every feature, and where it is most active.
+
+    kubesae interpret experiment.yaml --statistics
+
+Blocks are read in plan order, one ahead, and encoded one by one: memory holds two blocks, the codes of a slice of one,
+and the statistics. A second call with the same data and SAE reads what the first one stored.
+Legend: N rows of a slice, D d_model.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from kubesae.corpus import TokensManifest, Vocabulary, require_manifest
+from kubesae.errors import ConfigError
+from kubesae.interpret.contexts import examples_table
+from kubesae.interpret.statistics import Statistics
+from kubesae.interpret.stored import Source, Stored, read_stored, write_stored
+from kubesae.ledger import Plan, read_identity
+from kubesae.sae.named import NamedSae, open_named
+from kubesae.shards import BlockRef, codec, read_block, read_index
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import pyarrow as pa
+
+    from kubesae.experiment import DataIdentity, Interpret
+    from kubesae.sae import Sae
+    from kubesae.shards import BlockData
+    from kubesae.store import Store
+
+    Progress = Callable[[int, int], None]
+
+# Rows encoded at a time, counted from the first of a block: a row's bits may depend on which rows it is encoded with,
+# so the cut is the same for every worker.
+SLICE = 4096
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """Everything that questions about one SAE's features are answered from."""
+
+    data: Store
+    identity: DataIdentity
+    manifest: TokensManifest
+    named: NamedSae
+    refs: Sequence[BlockRef]
+    stored: Stored
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer's vocabulary, read from the data."""
+        return Vocabulary.read(self.data, self.manifest)
+
+    def examples(self, feature: int, count: int, progress: Progress = lambda _done, _total: None) -> pa.Table:
+        """Return the `count` most active rows of one feature; fewer where it is active on fewer.
+
+        More than are stored are found by a pass over the activations for this one feature. Columns as in
+        `contexts.examples_table`.
+
+        Raises:
+            ConfigError: there is no such feature.
+
+        """
+        features = self.stored.info.features
+        if not 0 <= feature < features:
+            raise ConfigError(f"SAE {self.named.name} has no feature {feature}: its features are 0 to {features - 1}.")
+        info = self.stored.info
+        active = self.stored.statistics["count"][feature].as_py()
+        if min(count, active) <= info.source.top_k:
+            first, last = np.searchsorted(self.stored.examples["feature"].to_numpy(), [feature, feature + 1])
+            return self.stored.examples.slice(first, min(count, last - first))
+        statistics = scan(self.data, self.refs, self.named.sae, min(count, active), feature, progress)
+        return examples_table(
+            self.data, self.manifest, Plan.of(self.identity), statistics, info.source.context_tokens, feature
+        )
+
+
+def interpret(
+    data: Store,
+    output: Store,
+    name: str | None,
+    settings: Interpret,
+    progress: Progress = lambda _done, _total: None,
+) -> Interpreter:
+    """Interpret an SAE, or read how it was interpreted.
+
+    Args:
+        data: store of tokens and activations.
+        output: store of SAEs, to which the interpretation goes.
+        name: the SAE; None: the only one there is.
+        settings: what to keep of each feature.
+        progress: called during the pass with the number of rows read and of all rows.
+
+    Raises:
+        ConfigError: there is no data, or no such SAE, or it does not fit the data.
+        DamagedError: stored bytes are not what they should be.
+
+    """
+    identity = read_identity(data)
+    if identity is None:
+        raise ConfigError(f"No activations have been collected at {data.url} yet. Run `kubesae collect` first.")
+    manifest = require_manifest(data)
+    named = open_named(output, name, identity)
+    refs = read_index(data, identity, named.layer)
+    source = Source(
+        identity=identity.sha256,
+        sae=named.name,
+        sae_sha256=named.sha256,
+        layer=named.layer,
+        rows=sum(ref.rows for ref in refs),
+        top_k=settings.top_k,
+        context_tokens=settings.context_tokens,
+    )
+    stored = read_stored(output, source)
+    if stored is None:
+        statistics = scan(data, refs, named.sae, settings.top_k, None, progress)
+        examples = examples_table(data, manifest, Plan.of(identity), statistics, settings.context_tokens)
+        stored = write_stored(output, source, statistics, examples)
+    return Interpreter(data, identity, manifest, named, refs, stored)
+
+
+def scan(
+    data: Store,
+    refs: Sequence[BlockRef],
+    sae: Sae,
+    top_k: int,
+    feature: int | None = None,
+    progress: Progress = lambda _done, _total: None,
+) -> Statistics:
+    """Encode blocks and return the statistics of all features, or of `feature` alone (then number 0)."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    sae = sae.to(device)
+    statistics = Statistics.zero(1 if feature is not None else sae.config.d_sae, top_k)
+    total, done = sum(ref.rows for ref in refs), 0
+    for block in _read_ahead(data, refs):
+        for start in range(0, len(block.flags), SLICE):
+            _add_slice(statistics, block, slice(start, start + SLICE), sae, feature, device)
+        done += len(block.flags)
+        progress(done, total)
+    return statistics
+
+
+def _add_slice(
+    statistics: Statistics, block: BlockData, rows: slice, sae: Sae, feature: int | None, device: str
+) -> None:
+    flags = block.flags[rows]
+    kept_N = np.flatnonzero(flags == 0)
+    x_ND = codec(block.dtype).to_float32(block.acts[rows][kept_N])
+    code = sae.codes(torch.from_numpy(x_ND).to(device))
+    row_N, feature_N, value_N = (part.cpu().numpy() for part in (code.rows_N, code.features_N, code.values_N))
+    if feature is not None:
+        here = feature_N == feature
+        row_N, feature_N, value_N = row_N[here], np.zeros_like(feature_N[here]), value_N[here]
+    statistics.add(
+        block.row + rows.start + kept_N[row_N], feature_N, value_N, rows=len(kept_N), flagged=len(flags) - len(kept_N)
+    )
+
+
+def _read_ahead(data: Store, refs: Sequence[BlockRef]) -> Iterator[BlockData]:
+    """Read blocks in order, each while the one before it is worked on."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(read_block, data, refs[0])
+        for ref in refs[1:]:
+            block = coming.result()
+            coming = reader.submit(read_block, data, ref)
+            yield block
+        yield coming.result()

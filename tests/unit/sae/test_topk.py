@@ -1,0 +1,222 @@
+"""TopK and AuxK against autograd in float64, and each detail that a shipped library has had wrong.
+
+The oracle below is written for reading, with dense tensors, masks and autograd; it shares no code with the package.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from kubesae.sae import topk
+from kubesae.sae.topk import AuxK, k_aux
+from kubesae.sae.weights import Weights
+
+B, D, F, K = 13, 8, 24, 3
+NO_AUXK = AuxK(0.0, torch.zeros(0, dtype=torch.int64))
+COEFFICIENT = 1 / 32
+
+
+def make(seed: int = 0) -> tuple[torch.Tensor, Weights]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def randn(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    decoder_FD = randn(F, D)
+    decoder_FD /= decoder_FD.norm(dim=1, keepdim=True)
+    return randn(B, D) + 0.5, Weights(randn(F, D), 0.3 * randn(F), decoder_FD, 0.2 * randn(D))
+
+
+def oracle(
+    x: torch.Tensor, weights: Weights, dead: list[int], coefficient: float
+) -> tuple[torch.Tensor, torch.Tensor, Weights]:
+    """Main loss, auxiliary loss and the gradients of their sum, by autograd."""
+    leaves = [tensor.clone().requires_grad_() for tensor in weights]
+    W_enc, b_enc, W_dec, b_dec = leaves
+    z = (x - b_dec) @ W_enc.T + b_enc
+    kept = torch.zeros_like(z, dtype=torch.bool).scatter(1, z.topk(K, dim=1).indices, value=True)
+    x_hat = torch.where(kept, z.relu(), 0.0) @ W_dec + b_dec
+    main = (x - x_hat).square().mean()
+    aux = torch.zeros((), dtype=torch.float64)
+    if dead and coefficient:
+        e = (x - x_hat).detach()
+        living = torch.ones(F, dtype=torch.bool)
+        living[dead] = False
+        z_dead = z.masked_fill(living, -math.inf)
+        wanted = 4  # the power of two nearest to D / 2
+        top = z_dead.topk(min(wanted, len(dead)), dim=1)
+        f_dead = torch.zeros_like(z).scatter(1, top.indices, top.values.relu())
+        e_hat = f_dead @ W_dec
+        ratio = (e - e_hat).square().sum() / (e - e.mean(0)).square().sum()
+        aux = coefficient * min(len(dead) / wanted, 1.0) * ratio
+    (main + aux).backward()
+    return main, aux, Weights(*(leaf.grad for leaf in leaves))
+
+
+def run(x: torch.Tensor, weights: Weights, dead: list[int], coefficient: float = COEFFICIENT) -> topk.Step:
+    auxk = AuxK(coefficient, torch.tensor(dead, dtype=torch.int64))
+    return topk.loss_and_gradients(x, weights, K, auxk, total_rows=len(x), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "dead", [[], [5], [0, 7, 11], [1, 2, 3, 4], [0, 3, 5, 8, 9, 13, 20, 21, 23]], ids=lambda d: f"{len(d)}-dead"
+)
+def test_loss_and_gradients_are_autograds(dead: list[int]) -> None:
+    x, weights = make()
+    step = run(x, weights, dead)
+    main, aux, gradients = oracle(x, weights, dead, COEFFICIENT)
+    torch.testing.assert_close(step.loss, (main + aux).detach())
+    for name, mine, expected in zip(Weights.names(), step.gradients, gradients, strict=True):
+        torch.testing.assert_close(mine, expected, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_slicing_the_encoder_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weights = make()
+    whole = run(x, weights, [1, 2])
+    monkeypatch.setattr(topk, "_SLICE", 2 * F)
+    for mine, expected in zip(run(x, weights, [1, 2]).gradients, whole.gradients, strict=True):
+        torch.testing.assert_close(mine, expected)
+
+
+def test_step_counts_active_entries_and_fired_features() -> None:
+    x, weights = make()
+    weights.b_enc_F[:] = -2.0  # so that some of the k largest are negative
+    z = (x - weights.b_dec_D) @ weights.W_enc_FD.T + weights.b_enc_F
+    f = torch.zeros_like(z).scatter(1, z.topk(K, dim=1).indices, z.topk(K, dim=1).values.relu())
+    step = run(x, weights, [])
+    assert (f == 0).sum() > B * (F - K), "the case must have inactive entries among the k largest"
+    assert step.active == (f > 0).sum()
+    assert torch.equal(step.fired_F, (f > 0).any(0))
+    torch.testing.assert_close(step.squared_error, (x - f @ weights.W_dec_FD - weights.b_dec_D).square().sum())
+
+
+def test_auxk_lowers_the_leftover_error_of_dead_features() -> None:
+    """Its sign: a small step along its gradient alone must bring e_hat closer to e (a shipped one went away from it)."""
+    x, weights = make()
+    dead = [0, 3, 5, 8, 9]
+    with_auxk, without = run(x, weights, dead), run(x, weights, dead, 0.0)
+    moved = Weights(
+        *(w - 0.05 * (a - b) for w, a, b in zip(weights, with_auxk.gradients, without.gradients, strict=True))
+    )
+    before, after = oracle(x, weights, dead, 1.0)[1], oracle(x, moved, dead, 1.0)[1]
+    assert after < before
+
+
+def test_auxk_does_not_reach_living_features() -> None:
+    """The leftover error is a constant, and living features take no part, even where theirs are the largest z."""
+    x, weights = make()
+    dead = [0, 3, 5]
+    weights.b_enc_F[dead] = -0.5
+    with_auxk, without = run(x, weights, dead), run(x, weights, dead, 0.0)
+    living = [i for i in range(F) if i not in dead]
+    for name in ("W_enc_FD", "b_enc_F", "W_dec_FD"):
+        difference = getattr(with_auxk.gradients, name) - getattr(without.gradients, name)
+        assert torch.count_nonzero(difference[living]) == 0, name
+        assert torch.count_nonzero(difference[dead]) > 0, name
+
+
+def test_auxk_reconstructs_without_the_decoder_bias() -> None:
+    """Where dead features reconstruct the leftover error exactly, the loss is 0 however large b_dec is."""
+    x = torch.eye(D, dtype=torch.float64)
+    zero = torch.zeros(D, D, dtype=torch.float64)
+    eye = torch.eye(D, dtype=torch.float64)
+    b_dec = torch.full((D,), 10.0, dtype=torch.float64)
+    # D living features that are off (their encoder is 0) and D dead ones that copy x - b_dec, each dimension by itself
+    weights = Weights(torch.cat([zero, -eye]), torch.zeros(2 * D, dtype=torch.float64), torch.cat([eye, -eye]), b_dec)
+    dead_A = torch.arange(D, 2 * D)
+    living_only = Weights(*(w.clone() for w in weights))
+    living_only.b_enc_F[:D] = 100.0
+    living_only.W_dec_FD[:D] = 0.0  # the k largest are living features that add nothing: e = x - b_dec
+    step = topk.loss_and_gradients(
+        x, living_only, D, AuxK(1.0, dead_A), total_rows=len(x), dtype=torch.float64
+    )
+    main = (x - b_dec).square().mean()
+    wanted = k_aux(D)
+    # k_aux of the D dimensions are reconstructed in each row; the rest of e stays
+    e = x - b_dec
+    left = e.square().sort(dim=1).values[:, : D - wanted].sum() / (e - e.mean(0)).square().sum()
+    torch.testing.assert_close(step.loss, main + left)
+
+
+def test_auxk_is_zero_where_nothing_is_left_over() -> None:
+    x, weights = make()
+    same_x = weights.b_dec_D.expand(B, D).clone()
+    weights.b_enc_F[:] = -1.0
+    step = run(same_x, weights, [0, 1])
+    assert step.loss == 0
+    assert all(torch.isfinite(gradient).all() for gradient in step.gradients)
+
+
+def test_auxk_is_scaled_down_while_few_features_are_dead() -> None:
+    x, weights = make()
+    weights.b_enc_F[0] = -100.0  # dead and silent: e_hat = 0, so the ratio is sum |e|^2 / sum |e - mean|^2
+    e_loss = run(x, weights, [0]).loss - run(x, weights, [0], 0.0).loss
+    z = (x - weights.b_dec_D) @ weights.W_enc_FD.T + weights.b_enc_F
+    f = torch.zeros_like(z).scatter(1, z.topk(K, dim=1).indices, z.topk(K, dim=1).values.relu())
+    e = x - f @ weights.W_dec_FD - weights.b_dec_D
+    expected = COEFFICIENT * (1 / 4) * e.square().sum() / (e - e.mean(0)).square().sum()
+    torch.testing.assert_close(e_loss, expected)
+
+
+@pytest.mark.parametrize(
+    ("d_model", "expected"), [(1, 1), (8, 4), (512, 256), (576, 256), (768, 256), (900, 512), (1024, 512), (7168, 4096)]
+)
+def test_k_aux_is_the_power_of_two_nearest_to_half_of_d_model(d_model: int, expected: int) -> None:
+    assert k_aux(d_model) == expected
+
+
+def test_ranks_sum_to_the_whole_batch() -> None:
+    """Two ranks with unequal shares: their losses and gradients add up to those of one process."""
+    x, weights = make()
+    dead = torch.tensor([0, 3, 5, 8, 9])
+    whole = run(x, weights, dead.tolist())
+    shares = [x[::2], x[1::2]]
+    e_totals: list[torch.Tensor] = []
+
+    def run_share(share: torch.Tensor, total: torch.Tensor | None) -> topk.Step:
+        def reduce(mine: torch.Tensor) -> torch.Tensor:
+            e_totals.append(mine)
+            return mine if total is None else total
+
+        return topk.loss_and_gradients(
+            share, weights, K, AuxK(COEFFICIENT, dead), total_rows=B, dtype=torch.float64, reduce=reduce
+        )
+
+    for share in shares:
+        run_share(share, None)
+    first, second = (run_share(share, e_totals[0] + e_totals[1]) for share in shares)
+    torch.testing.assert_close(first.loss + second.loss, whole.loss)
+    for a, b, expected in zip(first.gradients, second.gradients, whole.gradients, strict=True):
+        torch.testing.assert_close(a + b, expected)
+
+
+def test_decoder_gradient_keeps_only_what_turns_the_rows() -> None:
+    x, weights = make()
+    gradients = run(x, weights, []).gradients
+    before_FD = gradients.W_dec_FD.clone()
+    topk.project_decoder_gradient(gradients, weights)
+    along_F = (gradients.W_dec_FD * weights.W_dec_FD).sum(1)
+    torch.testing.assert_close(along_F, torch.zeros_like(along_F), atol=1e-12, rtol=0)
+    removed_FD = before_FD - gradients.W_dec_FD
+    expected_FD = (before_FD * weights.W_dec_FD).sum(1, keepdim=True) * weights.W_dec_FD
+    torch.testing.assert_close(removed_FD, expected_FD)
+
+
+def test_decoder_rows_have_norm_one_after_normalising() -> None:
+    _, weights = make()
+    weights.W_dec_FD.mul_(torch.linspace(0.5, 3, F, dtype=torch.float64)[:, None])
+    topk.normalise_decoder(weights)
+    torch.testing.assert_close(weights.W_dec_FD.norm(dim=1), torch.ones(F, dtype=torch.float64))
+
+
+def test_bfloat16_products_stay_close_to_float32() -> None:
+    x, weights = make()
+    x, weights = x.float(), Weights(*(tensor.float() for tensor in weights))
+    auxk = AuxK(COEFFICIENT, torch.tensor([0, 3, 5, 8, 9]))
+    exact = topk.loss_and_gradients(x, weights, K, auxk, total_rows=B, dtype=torch.float32)
+    rounded = topk.loss_and_gradients(x, weights, K, auxk, total_rows=B, dtype=torch.bfloat16)
+    assert rounded.loss.dtype == torch.float32
+    torch.testing.assert_close(rounded.loss, exact.loss, rtol=0.02, atol=0)

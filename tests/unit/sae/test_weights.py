@@ -1,0 +1,62 @@
+"""How training starts."""
+
+from __future__ import annotations
+
+import torch
+
+from kubesae.sae import SaeConfig, initial_weights
+from kubesae.sae.weights import Weights, geometric_median
+
+TOPK = SaeConfig(architecture="topk", d_model=6, d_sae=20, k=2)
+
+
+def sample() -> torch.Tensor:
+    return torch.randn(500, 6, generator=torch.Generator().manual_seed(0)) + 3
+
+
+def test_encoder_starts_as_the_decoder() -> None:
+    weights = initial_weights(TOPK, sample(), seed=1)
+    assert torch.equal(weights.W_enc_FD, weights.W_dec_FD)
+    assert weights.W_enc_FD.data_ptr() != weights.W_dec_FD.data_ptr()
+    assert torch.count_nonzero(weights.b_enc_F) == 0
+
+
+def test_decoder_norms_by_architecture() -> None:
+    free = TOPK.model_copy(update={"architecture": "relu", "k": None})
+    torch.testing.assert_close(initial_weights(TOPK, sample(), 1).W_dec_FD.norm(dim=1), torch.ones(20))
+    torch.testing.assert_close(initial_weights(free, sample(), 1).W_dec_FD.norm(dim=1), torch.full((20,), 0.1))
+
+
+def test_a_seed_gives_the_same_weights_and_another_seed_others() -> None:
+    first, again, other = (initial_weights(TOPK, sample(), seed) for seed in (1, 1, 2))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first.W_dec_FD, other.W_dec_FD)
+
+
+def test_decoder_bias_starts_at_the_samples_centre_despite_outliers() -> None:
+    rows = sample()
+    rows[:5] = 1e6
+    bias = initial_weights(TOPK, rows, 1).b_dec_D
+    torch.testing.assert_close(bias, torch.full((6,), 3.0), atol=0.3, rtol=0)
+    assert rows.mean(0).min() > 1000
+
+
+def test_geometric_median_has_the_least_sum_of_distances() -> None:
+    rows = sample().double()
+    median = geometric_median(rows)
+
+    def distance(point: torch.Tensor) -> float:
+        return float((rows - point).norm(dim=1).sum())
+
+    for step in torch.eye(6, dtype=torch.float64) * 0.05:
+        assert distance(median) < distance(median + step)
+        assert distance(median) < distance(median - step)
+
+
+def test_geometric_median_of_equal_rows_is_that_row() -> None:
+    row = torch.tensor([1.0, -2.0, 3.0])
+    torch.testing.assert_close(geometric_median(row.expand(9, 3)), row)
+
+
+def test_names_are_those_in_files() -> None:
+    assert Weights.names() == ("W_enc", "b_enc", "W_dec", "b_dec")

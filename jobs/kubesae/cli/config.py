@@ -8,15 +8,20 @@ from pathlib import Path
 import click
 
 from kubesae.experiment import Experiment, load_experiment
+from kubesae.experiment.reference import reference_page
 
 
 @click.command("config")
 @click.argument("experiment", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--schema", is_flag=True, help="print the JSON schema of an experiment file instead")
-def command(experiment: Path | None, schema: bool) -> None:
+@click.option("--reference", is_flag=True, help="print the page of all fields instead")
+def command(experiment: Path | None, schema: bool, reference: bool) -> None:
     """Check an experiment file and print it with all defaults, as YAML."""
     import yaml  # noqa: PLC0415 - keeps --help fast
 
+    if reference:
+        click.echo(reference_page(), nl=False)
+        return
     if schema or experiment is None:
         click.echo(json.dumps(Experiment.model_json_schema(), indent=2))
         return

@@ -37,4 +37,4 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
-        _print(record.getMessage(), record.levelname.lower(), sys.stderr)
+        _print(self.format(record), record.levelname.lower(), sys.stderr)

@@ -1,4 +1,4 @@
-"""`kubesae demo`: the whole pipeline on a small real model and real text, each step by the command a user would type."""
+"""`kubesae demo`: the whole pipeline on a small real model and real text, each step by the command of that step."""
 
 from __future__ import annotations
 

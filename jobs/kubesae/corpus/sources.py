@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import itertools
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,8 @@ class LocalFiles:
             raise ConfigError(f"{path} cannot be read as {self.builder}: {error}. Mend it, or leave it out.") from error
 
     def _name(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix()
+        """Name of a document: UTF-8, whatever bytes its file name has."""
+        return os.fsencode(path.relative_to(self.root)).decode("utf-8", "replace")
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ def _open_local(corpus: Corpus, seed: int) -> LocalFiles:
     else:
         files = [path for path in files if _is_text(path)]
     if not files:
-        raise ConfigError(f"Corpus {corpus.name}: no {corpus.format} file with text in {corpus.source!r}.")
+        kind = "" if corpus.format == "auto" else f"{corpus.format} "
+        raise ConfigError(f"Corpus {corpus.name}: there is no {kind}file with text in {corpus.source!r}.")
     order = np.random.Generator(np.random.PCG64([seed, 1])).permutation(len(files))
     return LocalFiles(root, tuple(files[i] for i in order), builder, corpus.field)
 

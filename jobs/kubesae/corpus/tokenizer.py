@@ -119,7 +119,7 @@ class Vocabulary:
         return cls(definition)
 
     def text(self, ids: Sequence[int] | npt.NDArray[Any]) -> str:
-        """Text of `ids`, special tokens included; a token that is no whole character shows as `\N{REPLACEMENT CHARACTER}`."""
+        """Text of `ids`, special tokens included; what is no whole character shows as U+FFFD."""
         if self._fast is not None:
             return str(self._fast.decode([int(i) for i in ids], skip_special_tokens=False))
         return "".join(self._tokens.get(int(i), "") for i in ids)

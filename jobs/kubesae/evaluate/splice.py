@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the customary name
 
 from kubesae.errors import ConfigError
-from kubesae.model.truncate import DTYPES, find_layers
+from kubesae.evaluate.report import CrossEntropy
+from kubesae.model.truncate import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from kubesae.model import ModelSource
+    from kubesae.sae import Sae
+
+    # activations [N, D] -> what stands in their place, [N, D]
+    Replace = Callable[[Tensor], Tensor]
 
 _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
@@ -40,17 +45,6 @@ class Context:
 
     ids_T: npt.NDArray[np.uint32]
     flags_T: npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class Losses:
-    """Mean next-token cross-entropy in nats over `predictions` tokens, by what stands at the layer."""
-
-    predictions: int
-    clean: float
-    spliced: float
-    zero: float
-    mean: float
 
 
 def load_language_model(source: ModelSource, dtype: str) -> nn.Module:
@@ -104,36 +98,48 @@ def _memory() -> int:
 
 
 def measure(
-    model: nn.Module, layers: int, layer: int, contexts: Sequence[Context], sae: Callable[[Tensor], Tensor], mean_D: Tensor
-) -> Losses:
+    model: nn.Module, module: nn.Module, contexts: Sequence[Context], sae: Sae, mean_D: Tensor
+) -> CrossEntropy:
     """Return the losses of `model` on `contexts`.
 
     Args:
         model: from `load_language_model`.
-        layers: how many layers it has.
-        layer: the layer whose output is replaced.
-        contexts: what it is run on.
-        sae: gives the reconstruction, float32 [N, D], of raw activations [N, D].
+        module: its layer whose output is replaced.
+        contexts: what it is run on, of at least 2 tokens each.
+        sae: of that layer.
         mean_D: what ablation to the mean puts there.
 
     """
-    module = find_layers(model, layers)[layer]
-    variants: dict[str, Callable[[Tensor], Tensor] | None] = {
+    device = next(module.parameters()).device
+    sae, mean_D = sae.to(device), mean_D.to(device)
+    variants: dict[str, Replace | None] = {
         "clean": None,
-        "spliced": sae,
-        "zero": torch.zeros_like,
-        "mean": lambda x_ND: mean_D.to(x_ND.device).expand_as(x_ND),
+        "spliced": lambda x_ND: sae(x_ND)[0],
+        "zero_ablated": torch.zeros_like,
+        "mean_ablated": mean_D.expand_as,
     }
-    totals = dict.fromkeys(variants, 0.0)
-    for context in contexts:
-        for name, replace in variants.items():
-            totals[name] += _loss(model, module, context, replace)
     predictions = sum(len(context.ids_T) - 1 for context in contexts)
-    return Losses(predictions, **{name: total / predictions for name, total in totals.items()})
+    losses = {
+        name: sum(_loss(model, module, context, replace) for context in contexts) / predictions
+        for name, replace in variants.items()
+    }
+    return CrossEntropy(
+        contexts=len(contexts),
+        predictions=predictions,
+        recovered_zero=_recovered(losses, "zero_ablated"),
+        recovered_mean=_recovered(losses, "mean_ablated"),
+        **losses,
+    )
+
+
+def _recovered(losses: dict[str, float], ablated: str) -> float | None:
+    """Share of an ablation's damage that the SAE avoids; None where the ablation does none, so that there is no share."""
+    damage = losses[ablated] - losses["clean"]
+    return (losses[ablated] - losses["spliced"]) / damage if damage > 0 else None
 
 
 @torch.inference_mode()
-def _loss(model: nn.Module, module: nn.Module, context: Context, replace: Callable[[Tensor], Tensor] | None) -> float:
+def _loss(model: nn.Module, module: nn.Module, context: Context, replace: Replace | None) -> float:
     """Summed cross-entropy of the predictions of one context."""
     device = next(model.parameters()).device
     ids_T = torch.from_numpy(context.ids_T.astype("int64")).to(device)
@@ -147,7 +153,7 @@ def _loss(model: nn.Module, module: nn.Module, context: Context, replace: Callab
     return float(F.cross_entropy(logits_TV[:-1].float(), targets_T, reduction="sum"))
 
 
-def _splice(context: Context, replace: Callable[[Tensor], Tensor]) -> Any:
+def _splice(context: Context, replace: Replace) -> Any:
     unflagged_T = torch.from_numpy(context.flags_T == 0)
 
     def hook(_module: nn.Module, _args: Any, output: Any) -> Any:

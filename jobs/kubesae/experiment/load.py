@@ -112,7 +112,7 @@ def set_field(values: dict[str, Any], field: str, value: object) -> None:
             here = None
     if not isinstance(here, dict):
         section = ".".join(parents)
-        raise ConfigError(f"{field} cannot be set, because {section} holds no fields. Write it as `field: value` lines.")
+        raise ConfigError(f"{field} cannot be set, as {section} holds no fields. Write `field: value` lines there.")
     here[last] = value
 
 

@@ -175,5 +175,5 @@ class Experiment(Section):
 
 
 def _record_bytes(layers: int, blocks: int) -> int:
-    """Return the most that the commit record of a part takes: its own fields, those of each layer, an offset a block."""
+    """Return the most that the commit record of a part takes: its own fields, each layer's, an offset a block."""
     return 500 + layers * (400 + 12 * blocks)

@@ -5,7 +5,6 @@ Their schemas live here because gates and the operator read them; the programs t
 
 from __future__ import annotations
 
-import builtins
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -16,6 +15,8 @@ from kubesae.ledger import keys
 from kubesae.ledger.progress import record_list, record_list_hash
 
 if TYPE_CHECKING:
+    import builtins  # VerifyReport.bytes hides the type
+
     from kubesae.ledger.plan import Plan
     from kubesae.store import Store
 

@@ -90,24 +90,32 @@ class Sums:
         return float((self.active_F == 0).double().mean())
 
 
+@dataclass(frozen=True, slots=True)
 class Covariance:
     """Sum of x x^T in float64, for the FVU of PCA. It costs 2 d_model^2 operations a row and d_model^2 doubles."""
 
-    def __init__(self, d_model: int, device: torch.device | str = "cpu") -> None:
-        """Start with no rows."""
-        self.rows = torch.zeros((), dtype=torch.int64, device=device)
-        self.x_D = torch.zeros(d_model, dtype=torch.float64, device=device)
-        self.xx_DD = torch.zeros(d_model, d_model, dtype=torch.float64, device=device)
+    rows: Tensor
+    x_D: Tensor
+    xx_DD: Tensor
+
+    @classmethod
+    def zero(cls, d_model: int, device: torch.device | str = "cpu") -> Covariance:
+        """Return the sums over no rows."""
+        return cls(
+            torch.zeros((), dtype=torch.int64, device=device),
+            torch.zeros(d_model, dtype=torch.float64, device=device),
+            torch.zeros(d_model, d_model, dtype=torch.float64, device=device),
+        )
 
     def add(self, x_BD: Tensor) -> None:
-        """Take in the rows `x_BD`."""
+        """Take in the rows `x_BD`, in place."""
         x_BD = x_BD.double()
-        self.rows += len(x_BD)
-        self.x_D += x_BD.sum(0)
+        self.rows.add_(len(x_BD))
+        self.x_D.add_(x_BD.sum(0))
         self.xx_DD.addmm_(x_BD.T, x_BD)
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Return the sums, to be reduced over ranks in place."""
+        """Return the sums in the order of the fields, to be reduced over ranks."""
         return (self.rows, self.x_D, self.xx_DD)
 
     def pca_fvu(self, rank: int = PCA_RANK) -> float:

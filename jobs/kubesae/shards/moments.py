@@ -46,9 +46,7 @@ class Moments:
         return cls(0, 0, np.zeros(d_model), np.zeros(d_model), np.zeros(BINS, np.int64))
 
     @classmethod
-    def of(
-        cls, x: npt.NDArray[np.float32], flags: npt.NDArray[np.uint8], norms: npt.NDArray[np.float32]
-    ) -> Moments:
+    def of(cls, x: npt.NDArray[np.float32], flags: npt.NDArray[np.uint8], norms: npt.NDArray[np.float32]) -> Moments:
         """Moments of rows `x` [rows, d_model] with their `flags` and `norms` [rows]."""
         kept = x if not flags.any() else x[flags == 0]
         return cls(
@@ -98,11 +96,12 @@ class Moments:
         """Read what `to_bytes` wrote. Raises DamagedError, naming `where`, when it is not that."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                return cls(
-                    int(file["rows"]), int(file["count"]), file["total"], file["squares"], file["histogram"]
-                )
-        except (ValueError, KeyError, OSError, EOFError) as error:
-            raise DamagedError(f"{where} is not a moments file: {error}. Collect that part again.") from error
+                moments = cls(int(file["rows"]), int(file["count"]), file["total"], file["squares"], file["histogram"])
+        except Exception as error:  # for damaged bytes numpy and zipfile raise a dozen kinds, none a fault of ours
+            raise DamagedError(f"{where} is not a moments file: {error!r}. Collect that part again.") from error
+        if moments.total.shape != moments.squares.shape or moments.histogram.shape != (BINS,):
+            raise DamagedError(f"{where} holds moments of other shapes. Collect that part again.")
+        return moments
 
 
 def norm_bins(norms: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:

@@ -7,8 +7,9 @@ Whatever the bytes are, the only error is DamagedError.
 
 from __future__ import annotations
 
-import io
 import json
+import math
+import re
 import tarfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
     from kubesae.store import Store
 
 _SUFFIXES = ("acts.npy", "tokens.npy", "flags.npy", "json")
+
+# The header of an npy file, version 1.0, as numpy writes it for arrays in C order. Matched and not evaluated: numpy's
+# own reader evaluates it as Python, and raises whatever that raises for damaged bytes.
+_NPY_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00(?P<length>..)"
+    rb"\{'descr': '(?P<descr>[<|]\w\d)', 'fortran_order': False, 'shape': \((?P<shape>[\d, ]{1,40})\), \} *\n",
+    re.DOTALL,
+)
+_NPY_MAGIC = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +90,8 @@ def read_block(store: Store, ref: BlockRef, buffer: memoryview | None = None) ->
     found = (block.key, block.meta["layer"], block.row, len(block.tokens))
     if found != (ref.key, ref.layer, ref.row, ref.rows):
         raise DamagedError(
-            f"{where} holds block {block.key} (layer {found[1]}, row {block.row}, {found[3]} rows) at byte {ref.offset}, "
-            f"where its record says {ref.key} (layer {ref.layer}, row {ref.row}, {ref.rows} rows). Run `kubesae verify "
-            "--mode full`."
+            f"{where} holds {found} (block, layer, row, rows) at byte {ref.offset}, where its record says "
+            f"{(ref.key, ref.layer, ref.row, ref.rows)}. Run `kubesae verify --mode full`."
         )
     return block
 
@@ -128,7 +137,7 @@ def _member(data: memoryview, at: int, where: str) -> tuple[str, int, int]:
         ) from error
     start = at + TAR_BLOCK
     if start + info.size > len(data):
-        raise DamagedError(f"{where} is cut short: {info.name} ends {start + info.size - len(data)} bytes after it does.")
+        raise DamagedError(f"{where} is cut short: {info.name} ends {start + info.size - len(data)} bytes too late.")
     return info.name, start, info.size
 
 
@@ -136,19 +145,17 @@ def _check_meta(meta: object, key: str, where: str) -> None:
     fields = {"documents": list, "dtype": str, "layer": int, "row": int}
     if not isinstance(meta, dict) or not all(isinstance(meta.get(name), kind) for name, kind in fields.items()):
         raise DamagedError(f"{where}: {key}.json lacks one of {', '.join(fields)}.")
+    if not all(isinstance(entry, list) and len(entry) == len(Document.__slots__) for entry in meta["documents"]):
+        raise DamagedError(f"{where}: {key}.json has documents that are not lists of {len(Document.__slots__)} values.")
 
 
 def _array(data: memoryview, dtype: np.dtype[Any], where: str, dimensions: int) -> npt.NDArray[Any]:
     """View the npy file `data` as its array."""
-    head = io.BytesIO(bytes(data[:TAR_BLOCK]))
-    try:
-        if np.lib.format.read_magic(head) != (1, 0):
-            raise ValueError("npy version is not 1.0")
-        shape, fortran, found = np.lib.format.read_array_header_1_0(head)
-    except ValueError as error:
-        raise DamagedError(f"{where} is not an npy array ({error}).") from error
-    body = data[head.tell() :]
-    expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if fortran or found != dtype or len(shape) != dimensions or len(body) != expected:
-        raise DamagedError(f"{where} has dtype {found}, shape {shape} and {len(body)} bytes; {dtype} was expected.")
+    header = _NPY_HEADER.match(bytes(data[:TAR_BLOCK]))
+    if header is None:
+        raise DamagedError(f"{where} is not an npy array as kubesae writes them.")
+    body = data[_NPY_MAGIC + int.from_bytes(header["length"], "little") :]
+    descr, shape = header["descr"].decode(), tuple(int(n) for n in header["shape"].split(b",") if n.strip())
+    if descr != dtype.str or len(shape) != dimensions or len(body) != math.prod(shape) * dtype.itemsize:
+        raise DamagedError(f"{where} has dtype {descr}, shape {shape} and {len(body)} bytes; {dtype.str} was expected.")
     return np.frombuffer(body, dtype).reshape(shape)

@@ -75,7 +75,7 @@ def test_fvu_survives_a_large_mean() -> None:
 @pytest.mark.parametrize("rank", [1, 3])
 def test_pca_fvu_is_that_of_the_truncated_svd(rank: int) -> None:
     x, _, _ = data()
-    covariance = Covariance(D)
+    covariance = Covariance.zero(D)
     covariance.add(x[:120])
     covariance.add(x[120:])
     centred = x.numpy().astype(np.float64) - x.numpy().astype(np.float64).mean(0)
@@ -87,6 +87,6 @@ def test_pca_fvu_is_that_of_the_truncated_svd(rank: int) -> None:
 
 def test_pca_of_full_rank_explains_everything() -> None:
     x, _, _ = data()
-    covariance = Covariance(D)
+    covariance = Covariance.zero(D)
     covariance.add(x)
     assert covariance.pca_fvu(D) == pytest.approx(0, abs=1e-12)

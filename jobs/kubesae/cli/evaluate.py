@@ -1,0 +1,42 @@
+"""`kubesae evaluate`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kubesae.cli.console import say
+from kubesae.cli.options import experiment_options, overrides, resolve
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command("evaluate")
+@experiment_options("model")
+@click.option("--sae-name", help="which SAE (default: the only one there is)")
+@click.option(
+    "--ce-contexts",
+    type=click.IntRange(0),
+    default=8,
+    show_default=True,
+    help="validation contexts on which the whole model is run, with the SAE spliced in; 0: it is not loaded",
+)
+@click.option("--json", "as_json", is_flag=True, help="print the report as JSON")
+def command(experiment: Path | None, sae_name: str | None, ce_contexts: int, as_json: bool, **flags: Any) -> None:
+    """Measure an SAE on the validation blocks: FVU, L0, dead features, CE loss recovered.
+
+    Writes sae/NAME/evaluation.json below the output prefix.
+    """
+    resolved = resolve(experiment, overrides(flags))
+    from kubesae.evaluate import evaluate, report_lines  # noqa: PLC0415 - keeps --help fast
+    from kubesae.store import open_store  # noqa: PLC0415
+
+    output = open_store(resolved.output_prefix)
+    report = evaluate(resolved, open_store(resolved.data), output, sae_name, ce_contexts)
+    if as_json:
+        click.echo(report.to_json().decode())
+        return
+    for line in report_lines(report):
+        say(line)

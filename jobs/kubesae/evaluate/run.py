@@ -1,0 +1,154 @@
+"""Evaluate: how good is an SAE on the blocks that training kept for validation?
+
+    kubesae evaluate experiment.yaml
+
+FVU, L0 and dead features come from the stored activations; the loss that the model itself recovers from running the
+whole model with the SAE spliced in, where it is at hand and fits. Legend: N rows, D d_model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from kubesae.errors import ConfigError
+from kubesae.evaluate.report import CrossEntropy, Evaluation
+from kubesae.evaluate.splice import Context, load_language_model, measure
+from kubesae.ledger import keys, read_identity
+from kubesae.model import resolve_model
+from kubesae.model.truncate import find_layers
+from kubesae.sae.kernels import decode
+from kubesae.sae.metrics import Covariance, Sums
+from kubesae.sae.named import open_named
+from kubesae.shards import read_block, read_index
+from kubesae.shards.split import split_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+    from kubesae.experiment import DataIdentity, Experiment
+    from kubesae.sae import Sae
+    from kubesae.sae.named import NamedSae
+    from kubesae.shards import BlockData, BlockRef
+    from kubesae.store import Store
+
+# Rows encoded at a time: bounds the dense activations of one product.
+SLICE = 4096
+
+
+@dataclass
+class _Measured:
+    """Sums over the validation rows, and the contexts that the model is run on."""
+
+    unflagged: Sums
+    flagged: Sums
+    covariance: Covariance
+    contexts: list[Context] = field(default_factory=list)
+
+
+def evaluate(experiment: Experiment, data: Store, output: Store, name: str | None, contexts: int) -> Evaluation:
+    """Evaluate an SAE and write `sae/<name>/evaluation.json`.
+
+    Args:
+        experiment: says where the model is.
+        data: store of the activations.
+        output: store of the SAEs.
+        name: the SAE; None: the only one there is.
+        contexts: on how many validation contexts the model is run; 0: on none.
+
+    Raises:
+        ConfigError: there is no data, or no such SAE, or it does not fit the data.
+        DamagedError: stored bytes are not what they should be.
+
+    """
+    identity = read_identity(data)
+    if identity is None:
+        raise ConfigError(f"No activations have been collected at {data.url} yet. Run `kubesae collect` first.")
+    named = open_named(output, name, identity)
+    share = next((sae.validation for sae in experiment.sae if sae.name == named.name), experiment.sae[0].validation)
+    _, refs = split_blocks(identity.sha256, read_index(data, identity, named.layer), share)
+    measured = _read(data, refs, named.sae, identity.context, contexts)
+    report = _report(named, identity, refs, measured)
+    try:
+        loss = _cross_entropy(experiment, identity, named, measured)
+    except ConfigError as error:
+        report = report.model_copy(update={"cross_entropy_reason": str(error)})
+    else:
+        report = report.model_copy(update={"cross_entropy": loss})
+    output.put(f"{keys.sae_folder(named.name)}evaluation.json", report.to_json())
+    return report
+
+
+def _read(data: Store, refs: Sequence[BlockRef], sae: Sae, context: int, wanted: int) -> _Measured:
+    """Read the validation blocks once; keep the first contexts of each, so that `wanted` come from many blocks."""
+    sizes = (sae.config.d_model, sae.config.d_sae)
+    measured = _Measured(Sums.zero(*sizes), Sums.zero(*sizes), Covariance(sizes[0]))
+    share = -(-wanted // len(refs))
+    for ref in refs:
+        block = read_block(data, ref)
+        x_ND, unflagged_N = torch.from_numpy(block.float32()), torch.from_numpy(block.flags == 0)
+        for rows_ND, kept_N in zip(x_ND.split(SLICE), unflagged_N.split(SLICE), strict=True):
+            measured.unflagged += _sums(sae, rows_ND[kept_N])
+            measured.flagged += _sums(sae, rows_ND[~kept_N])
+            measured.covariance.add(rows_ND[kept_N])
+        measured.contexts += _contexts(block, context)[:share]
+    measured.contexts = measured.contexts[:wanted]
+    return measured
+
+
+def _sums(sae: Sae, x_ND: Tensor) -> Sums:
+    code = sae.codes(x_ND)
+    x_hat_ND = decode(code, sae.weights.W_dec_FD) + sae.weights.b_dec_D
+    return Sums.of(x_ND, x_hat_ND, torch.bincount(code.features_N, minlength=sae.config.d_sae))
+
+
+def _contexts(block: BlockData, context: int) -> list[Context]:
+    """The block's contexts that have a next token to predict."""
+    starts = range(0, len(block.tokens), context)
+    cut = [Context(block.tokens[at : at + context], block.flags[at : at + context]) for at in starts]
+    return [context for context in cut if len(context.ids_T) > 1]
+
+
+def _report(named: NamedSae, identity: DataIdentity, refs: Sequence[BlockRef], measured: _Measured) -> Evaluation:
+    unflagged = measured.unflagged
+    everything = unflagged + measured.flagged
+    return Evaluation(
+        identity=identity.sha256,
+        sae=named.name,
+        sae_sha256=named.sha256,
+        layer=named.layer,
+        blocks=len(refs),
+        rows=int(unflagged.rows),
+        flagged_share=int(measured.flagged.rows) / int(everything.rows),
+        fvu=unflagged.fvu(),
+        fvu_all_rows=everything.fvu(),
+        fvu_pca32=measured.covariance.pca_fvu(),
+        l0=unflagged.l0(),
+        dead_share=unflagged.dead_share(),
+        cross_entropy=None,
+        cross_entropy_reason=None,
+    )
+
+
+def _cross_entropy(
+    experiment: Experiment, identity: DataIdentity, named: NamedSae, measured: _Measured
+) -> CrossEntropy:
+    """Run the model. Raises ConfigError with the reason why it cannot be run."""
+    if not measured.contexts:
+        raise ConfigError("no contexts were asked for")
+    if not identity.attention_across_documents:
+        raise ConfigError("the data was collected with attention_across_documents: false, which is not supported here yet")
+    source = resolve_model(experiment)
+    if source.revision != identity.model_revision:
+        raise ConfigError(
+            f"{experiment.model!r} here is revision {source.revision[:12]}, but the data was collected from "
+            f"{identity.model_revision[:12]}"
+        )
+    model = load_language_model(source, identity.model_dtype)
+    module = find_layers(model, source.num_layers)[named.layer]
+    mean_D = (measured.unflagged.x_D / measured.unflagged.rows).float()
+    return measure(model, module, measured.contexts, named.sae, mean_D)

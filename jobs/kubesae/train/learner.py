@@ -1,0 +1,196 @@
+"""One SAE in training: its weights, optimiser, schedules and counters. It knows nothing of files, data or the screen.
+
+B = rows of this rank's share of a batch, D = d_model, F = features.
+
+Several learners can take the same batch one after the other: all that a step needs besides the batch is in here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from kubesae.errors import ConfigError
+from kubesae.sae import Sums, Weights, matmul_dtype, relu, topk
+from kubesae.sae.kernels import Code, decode
+from kubesae.train.schedule import learning_rate, sparsity, steer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kubesae.experiment import Sae as Settings
+    from kubesae.sae import SaeConfig
+    from kubesae.sae.step import Step
+    from kubesae.train.distributed import Ranks
+
+# Gradients are small (means over rows and dimensions), and those of rare features smaller still: beside Adam's usual
+# 1e-8 their steps would shrink. The value is that of arXiv 2406.04093, appendix A.
+_ADAM_EPSILON = 6.25e-10
+# Inputs are normalised, so a gradient's norm is 0.01 to 0.1 whatever the model: this cuts what a batch of outliers or a
+# bad start makes, and nothing else.
+_LARGEST_GRADIENT = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one step did, over all ranks. `mse` is in normalised units: nearly the FVU of the batch."""
+
+    loss: float
+    mse: float
+    l0: float
+    lr: float
+    l1_coeff: float
+    gradient_norm: float
+    dead: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Sums over validation rows; `penalty` is the sum of f_i |W_dec_i|, float64. They merge by `+`."""
+
+    sums: Sums
+    penalty: Tensor
+
+    def __add__(self, other: Evaluation) -> Evaluation:
+        """Return the sums over the rows of both."""
+        return Evaluation(self.sums + other.sums, self.penalty + other.penalty)
+
+
+class Learner:
+    """Trains one SAE. Every rank has the same one."""
+
+    def __init__(
+        self, config: SaeConfig, settings: Settings, weights: Weights, ranks: Ranks, total_steps: int, dead_after: int
+    ) -> None:
+        """Train `weights` in place. A feature without activation for `dead_after` rows is dead to AuxK."""
+        self.config = config
+        self.settings = settings
+        self.weights = weights
+        self.steps = 0
+        self.rows = 0
+        self.l1_coeff = settings.l1_coeff
+        self._ranks = ranks
+        self._total_steps = total_steps
+        self._dead_after = dead_after
+        self._dtype = matmul_dtype(ranks.device)
+        self._last_fired_F = torch.zeros(config.d_sae, dtype=torch.int64, device=ranks.device)
+        self._fired_F = torch.zeros(config.d_sae, dtype=torch.bool, device=ranks.device)
+        self._adam = torch.optim.Adam(list(weights), lr=settings.lr, eps=_ADAM_EPSILON, fused=True)
+
+    def step(self, x_BD: Tensor, total_rows: int) -> StepResult:
+        """Train on this rank's normalised rows of a batch that has `total_rows` over all ranks.
+
+        Raises:
+            ConfigError: the loss or the gradient is no longer finite.
+
+        """
+        settings, total_rows = self.settings, max(1, total_rows)
+        l1_coeff = self.l1_coeff * sparsity(self.steps, self._total_steps, settings.sparsity_warmup)
+        lr = learning_rate(self.steps, self._total_steps, settings.lr, settings.lr_warmup, settings.lr_decay)
+        dead_A = torch.nonzero(self.rows - self._last_fired_F >= self._dead_after).squeeze(1)
+        step = self._forward_backward(x_BD, total_rows, l1_coeff, dead_A)
+        scalars = torch.stack([step.loss, step.squared_error, step.active]).double()
+        loss, squared_error, active = self._ranks.sum(scalars).tolist()
+        norm = self._update(step, lr)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise ConfigError(
+                f"Training diverged: at step {self.steps} the loss is {loss} and the gradient's norm {norm}. "
+                f"Lower the learning rate (it is {settings.lr}), or raise lr_warmup."
+            )
+        self._count(step, total_rows)
+        if settings.target_l0 is not None and self.steps > settings.sparsity_warmup * self._total_steps:
+            self.l1_coeff = steer(self.l1_coeff, active / total_rows, settings.target_l0, self._total_steps)
+        mse = squared_error / (total_rows * self.config.d_model)
+        return StepResult(loss, mse, active / total_rows, lr, l1_coeff, norm, len(dead_A))
+
+    def _forward_backward(self, x_BD: Tensor, total_rows: int, l1_coeff: float, dead_A: Tensor) -> Step:
+        if self.config.k is None:
+            return relu.loss_and_gradients(x_BD, self.weights, l1_coeff, total_rows=total_rows, dtype=self._dtype)
+        auxk = topk.AuxK(self.settings.auxk_coeff, dead_A)
+        return topk.loss_and_gradients(
+            x_BD, self.weights, self.config.k, auxk, total_rows=total_rows, dtype=self._dtype, reduce=self._ranks.sum
+        )
+
+    def _update(self, step: Step, lr: float) -> float:
+        """Take the optimiser's step; return the norm of the gradient before clipping."""
+        gradients = Weights(*(self._ranks.sum(gradient) for gradient in step.gradients))
+        if self.config.k is not None:
+            topk.project_decoder_gradient(gradients, self.weights)
+        norm = float(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).norm())
+        for tensor, gradient in zip(self.weights, gradients, strict=True):
+            tensor.grad = gradient.mul_(_LARGEST_GRADIENT / norm) if norm > _LARGEST_GRADIENT else gradient
+        for group in self._adam.param_groups:
+            group["lr"] = lr
+        self._adam.step()
+        if self.config.k is not None:
+            topk.normalise_decoder(self.weights)
+        return norm
+
+    def _count(self, step: Step, total_rows: int) -> None:
+        self.steps += 1
+        self.rows += total_rows
+        fired_F = self._ranks.max(step.fired_F.byte()).bool()
+        self._last_fired_F[fired_F] = self.rows
+        self._fired_F |= fired_F
+
+    def begin_epoch(self) -> None:
+        """Begin to count anew which features are active in an epoch."""
+        self._fired_F.zero_()
+
+    def dead_share(self) -> float:
+        """Return the share of features that no row of the epoch so far activated."""
+        return float((~self._fired_F).double().mean())
+
+    def evaluate(self, x_BD: Tensor) -> Evaluation:
+        """Return sums over normalised rows, multiplied in float32 as the exported SAE does."""
+        weights = self.weights
+        code = self._encode(x_BD - weights.b_dec_D)
+        x_hat_BD = decode(code, weights.W_dec_FD) + weights.b_dec_D
+        active_F = torch.bincount(code.features_N, minlength=self.config.d_sae)
+        norm_F = torch.linalg.vector_norm(weights.W_dec_FD, dim=1)
+        penalty = (code.values_N * norm_F[code.features_N]).sum(dtype=torch.float64)
+        return Evaluation(Sums.of(x_BD, x_hat_BD, active_F), penalty)
+
+    def _encode(self, x_centred_BD: Tensor) -> Code:
+        if self.config.k is None:
+            return relu.to_code(relu.encode(x_centred_BD, self.weights, torch.float32), torch.float32)
+        return topk.encode(x_centred_BD, self.weights, self.config.k, torch.float32).positive()
+
+    def validation_loss(self, evaluation: Evaluation) -> float:
+        """Return the loss of validation rows at the full l1 coefficient; AuxK is no part of it."""
+        loss = evaluation.sums.mse()
+        if self.config.k is None:
+            weight = relu.penalty_weight(self.l1_coeff, self.config.d_model)
+            loss += weight * float(evaluation.penalty / evaluation.sums.rows)
+        return loss
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what a checkpoint stores of this learner, besides `numbers`."""
+        state = {"last_fired": self._last_fired_F, "fired": self._fired_F}
+        for name, tensor in zip(Weights.names(), self.weights, strict=True):
+            moments = self._adam.state.get(tensor, {})
+            state[name] = tensor
+            for moment in ("exp_avg", "exp_avg_sq"):
+                state[f"{moment}.{name}"] = moments.get(moment, torch.zeros_like(tensor))
+        return state
+
+    def numbers(self) -> dict[str, float]:
+        """Return the numbers that a checkpoint stores of this learner."""
+        return {"steps": self.steps, "rows": self.rows, "l1_coeff": self.l1_coeff}
+
+    def restore(self, tensors: dict[str, Tensor], numbers: dict[str, float]) -> None:
+        """Go on from what `tensors()` and `numbers()` gave."""
+        self.steps, self.rows = int(numbers["steps"]), int(numbers["rows"])
+        self.l1_coeff = float(numbers["l1_coeff"])
+        self._last_fired_F.copy_(tensors["last_fired"])
+        self._fired_F.copy_(tensors["fired"])
+        for name, tensor in zip(Weights.names(), self.weights, strict=True):
+            tensor.copy_(tensors[name])
+            self._adam.state[tensor] = {
+                "step": torch.tensor(float(self.steps), device=tensor.device),
+                "exp_avg": tensors[f"exp_avg.{name}"].to(tensor.device, copy=True),
+                "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(tensor.device, copy=True),
+            }

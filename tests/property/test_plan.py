@@ -32,7 +32,7 @@ def test_quotas_are_equal_shares_that_sum_to_the_tokens(plan: Plan) -> None:
 
 @given(plans())
 def test_parts_tile_the_shards(plan: Plan) -> None:
-    at = {shard: 0 for shard in range(plan.num_shards)}
+    at = dict.fromkeys(range(plan.num_shards), 0)
     for part in plan.all_parts():
         assert part.start == at[part.shard] == part.first_context * plan.context
         assert part.start == plan.rows_before(part.shard, part.index)

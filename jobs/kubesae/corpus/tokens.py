@@ -60,9 +60,10 @@ def read_shard_tokens(store: Store, manifest: TokensManifest, shard: int) -> Sha
     documents = store.read(keys.documents(shard))
     if sha256_hex(documents) != info.documents_sha256:
         raise DamagedError(_damage(store, keys.documents(shard)))
+    data = store.read(keys.tokens(shard))
     try:
-        ids = np.load(io.BytesIO(store.read(keys.tokens(shard))), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        ids = np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
+    except Exception as error:  # numpy evaluates the header, and raises whatever that raises
         raise DamagedError(_damage(store, keys.tokens(shard))) from error
     if ids.dtype != np.dtype("<u4") or sha256_hex(memoryview(np.ascontiguousarray(ids)).cast("B")) != info.sha256:
         raise DamagedError(_damage(store, keys.tokens(shard)))

@@ -44,7 +44,11 @@ class Evaluation(Section):
     fvu_all_rows: float = Field(description="the same over all rows, flagged ones included")
     fvu_pca32: float = Field(description="FVU of rank-32 PCA fitted to the same rows: what the SAE's is held against")
     l0: float = Field(description="mean number of active features of a row")
-    dead_share: float = Field(description="share of features active on none of these rows")
+    inactive_share: float = Field(description="share of features active on none of these rows")
+    dead_share: float | None = Field(
+        description="share of features active on no training row of the last whole epoch, which training recorded; "
+        "null where it did not"
+    )
     cross_entropy: CrossEntropy | None = Field(description="what the model loses; null where it was not measured")
     cross_entropy_reason: str | None = Field(description="why it was not measured")
 
@@ -59,9 +63,11 @@ def report_lines(report: Evaluation) -> Iterator[str]:
         f"SAE {report.sae} on {report.rows:,} validation rows of layer {report.layer} in {report.blocks} blocks "
         f"({report.flagged_share:.2%} flagged)"
     )
-    yield f"  FVU                {report.fvu:.4f}   (rank-32 PCA: {report.fvu_pca32:.4f}; all rows: {report.fvu_all_rows:.4f})"
+    beside = f"rank-32 PCA: {report.fvu_pca32:.4f}; with flagged rows: {report.fvu_all_rows:.4f}"
+    yield f"  FVU                {report.fvu:.4f}   ({beside})"
     yield f"  L0                 {report.l0:.1f}"
-    yield f"  dead features      {report.dead_share:.2%}   (active on none of these rows)"
+    dead = "unknown" if report.dead_share is None else f"{report.dead_share:.2%}"
+    yield f"  dead features      {dead}   (active on none of these rows: {report.inactive_share:.2%})"
     loss = report.cross_entropy
     if loss is None:
         yield f"  CE loss recovered  not measured: {report.cross_entropy_reason}"

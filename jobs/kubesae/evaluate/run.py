@@ -16,6 +16,7 @@ import torch
 from kubesae.errors import ConfigError
 from kubesae.evaluate.report import CrossEntropy, Evaluation
 from kubesae.evaluate.splice import Context, load_language_model, measure
+from kubesae.experiment import Sae, validate
 from kubesae.ledger import keys, read_identity
 from kubesae.model import resolve_model
 from kubesae.model.truncate import find_layers
@@ -26,14 +27,15 @@ from kubesae.shards import read_block, read_index
 from kubesae.shards.split import split_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
     from kubesae.experiment import DataIdentity, Experiment
-    from kubesae.sae import Sae
+    from kubesae.sae.inference import Sae as TrainedSae
     from kubesae.sae.named import NamedSae
     from kubesae.shards import BlockData, BlockRef
+    from kubesae.shards.split import Split
     from kubesae.store import Store
 
 # Rows encoded at a time: bounds the dense activations of one product.
@@ -69,10 +71,9 @@ def evaluate(experiment: Experiment, data: Store, output: Store, name: str | Non
     if identity is None:
         raise ConfigError(f"No activations have been collected at {data.url} yet. Run `kubesae collect` first.")
     named = open_named(output, name, identity)
-    share = next((sae.validation for sae in experiment.sae if sae.name == named.name), experiment.sae[0].validation)
-    _, refs = split_blocks(identity.sha256, read_index(data, identity, named.layer), share)
-    measured = _read(data, refs, named.sae, identity.context, contexts)
-    report = _report(named, identity, refs, measured)
+    split = _split(data, identity, named)
+    measured = _read(data, split.validation, named.sae, identity.context, contexts)
+    report = _report(named, identity, split, measured)
     try:
         loss = _cross_entropy(experiment, identity, named, measured)
     except ConfigError as error:
@@ -83,10 +84,19 @@ def evaluate(experiment: Experiment, data: Store, output: Store, name: str | Non
     return report
 
 
-def _read(data: Store, refs: Sequence[BlockRef], sae: Sae, context: int, wanted: int) -> _Measured:
+def _split(data: Store, identity: DataIdentity, named: NamedSae) -> Split:
+    """Return the blocks that the SAE's training kept for validation; by the default for one that says nothing of it."""
+    training = named.sae.metadata.get("training", {})
+    given = {field: training[field] for field in ("validation", "max_tokens") if field in training}
+    settings = validate(Sae, given, f"the metadata of SAE {named.name}")
+    refs = read_index(data, identity, named.layer)
+    return split_blocks(refs, identity.sha256, settings.validation, settings.max_tokens)
+
+
+def _read(data: Store, refs: Sequence[BlockRef], sae: TrainedSae, context: int, wanted: int) -> _Measured:
     """Read the validation blocks once; keep the first contexts of each, so that `wanted` come from many blocks."""
     sizes = (sae.config.d_model, sae.config.d_sae)
-    measured = _Measured(Sums.zero(*sizes), Sums.zero(*sizes), Covariance(sizes[0]))
+    measured = _Measured(Sums.zero(*sizes), Sums.zero(*sizes), Covariance.zero(sizes[0]))
     share = -(-wanted // len(refs))
     for ref in refs:
         block = read_block(data, ref)
@@ -100,7 +110,7 @@ def _read(data: Store, refs: Sequence[BlockRef], sae: Sae, context: int, wanted:
     return measured
 
 
-def _sums(sae: Sae, x_ND: Tensor) -> Sums:
+def _sums(sae: TrainedSae, x_ND: Tensor) -> Sums:
     code = sae.codes(x_ND)
     x_hat_ND = decode(code, sae.weights.W_dec_FD) + sae.weights.b_dec_D
     return Sums.of(x_ND, x_hat_ND, torch.bincount(code.features_N, minlength=sae.config.d_sae))
@@ -113,7 +123,7 @@ def _contexts(block: BlockData, context: int) -> list[Context]:
     return [context for context in cut if len(context.ids_T) > 1]
 
 
-def _report(named: NamedSae, identity: DataIdentity, refs: Sequence[BlockRef], measured: _Measured) -> Evaluation:
+def _report(named: NamedSae, identity: DataIdentity, split: Split, measured: _Measured) -> Evaluation:
     unflagged = measured.unflagged
     everything = unflagged + measured.flagged
     return Evaluation(
@@ -121,14 +131,15 @@ def _report(named: NamedSae, identity: DataIdentity, refs: Sequence[BlockRef], m
         sae=named.name,
         sae_sha256=named.sha256,
         layer=named.layer,
-        blocks=len(refs),
+        blocks=len(split.validation),
         rows=int(unflagged.rows),
         flagged_share=int(measured.flagged.rows) / int(everything.rows),
         fvu=unflagged.fvu(),
         fvu_all_rows=everything.fvu(),
         fvu_pca32=measured.covariance.pca_fvu(),
         l0=unflagged.l0(),
-        dead_share=unflagged.dead_share(),
+        inactive_share=unflagged.dead_share(),
+        dead_share=named.sae.metadata.get("metrics", {}).get("dead_share"),
         cross_entropy=None,
         cross_entropy_reason=None,
     )
@@ -141,7 +152,9 @@ def _cross_entropy(
     if not measured.contexts:
         raise ConfigError("no contexts were asked for")
     if not identity.attention_across_documents:
-        raise ConfigError("the data was collected with attention_across_documents: false, which is not supported here yet")
+        raise ConfigError(
+            "the data was collected with attention_across_documents: false, and the whole model is run without its mask"
+        )
     source = resolve_model(experiment)
     if source.revision != identity.model_revision:
         raise ConfigError(

@@ -56,10 +56,12 @@ def load_language_model(source: ModelSource, dtype: str) -> nn.Module:
 
     """
     from transformers import AutoModelForCausalLM  # noqa: PLC0415 - seconds to import
+    from transformers.utils import logging  # noqa: PLC0415
 
+    logging.disable_progress_bar()
     kinds = source.config.architectures or ()
     if not any(kind.endswith(("ForCausalLM", "LMHeadModel")) for kind in kinds):
-        raise ConfigError(f"{source.name} predicts no next token: it is a {' or '.join(kinds) or 'model without a head'}.")
+        raise ConfigError(f"{source.name} predicts no next token: it is a {' or '.join(kinds) or 'headless model'}.")
     _check_size(source, dtype)
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -84,7 +86,7 @@ def _check_size(source: ModelSource, dtype: str) -> None:
     available = _memory()
     if needed > available:
         raise ConfigError(
-            f"The whole of {source.name} takes {needed / 1e9:.1f} GB in {dtype}; there are {available / 1e9:.1f} GB here."
+            f"The whole of {source.name} takes {needed / 1e9:.1f} GB in {dtype}; here are {available / 1e9:.1f} GB."
         )
 
 
@@ -97,9 +99,7 @@ def _memory() -> int:
     return min(machine, int(limit)) if limit.isdigit() else machine
 
 
-def measure(
-    model: nn.Module, module: nn.Module, contexts: Sequence[Context], sae: Sae, mean_D: Tensor
-) -> CrossEntropy:
+def measure(model: nn.Module, module: nn.Module, contexts: Sequence[Context], sae: Sae, mean_D: Tensor) -> CrossEntropy:
     """Return the losses of `model` on `contexts`.
 
     Args:
@@ -133,7 +133,7 @@ def measure(
 
 
 def _recovered(losses: dict[str, float], ablated: str) -> float | None:
-    """Share of an ablation's damage that the SAE avoids; None where the ablation does none, so that there is no share."""
+    """Share of an ablation's damage that the SAE avoids; None where the ablation does no damage."""
     damage = losses[ablated] - losses["clean"]
     return (losses[ablated] - losses["spliced"]) / damage if damage > 0 else None
 

@@ -63,8 +63,8 @@ def theme_lines(themes: Sequence[Theme], most: int) -> Iterator[str]:
     for rank, theme in enumerate(themes[:most]):
         kind = "token" if len(theme.tokens) == 1 else "bigram"
         yield (
-            f"{rank + 1:2d}. Feature {theme.feature}: {kind} '{visible(theme.text)}', {theme.share:.0%} of {TOP} contexts, "
-            f"{theme.documents} documents"
+            f"{rank + 1:2d}. Feature {theme.feature}: {kind} '{visible(theme.text)}', "
+            f"{theme.share:.0%} of {TOP} contexts, {theme.documents} documents"
         )
         yield f"      {theme.context}"
 

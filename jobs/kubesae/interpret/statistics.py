@@ -51,9 +51,9 @@ class Statistics:
     @classmethod
     def zero(cls, features: int, top_k: int) -> Statistics:
         """Statistics of no rows."""
-        counts = (np.zeros(features, np.int64) for _ in range(3))
+        count, whole, fraction = np.zeros((3, features), np.int64)
         shape = (features, top_k)
-        return cls(0, 0, *counts, np.zeros(shape, np.float32), np.full(shape, NO_ROW))
+        return cls(0, 0, count, whole, fraction, np.zeros(shape, np.float32), np.full(shape, NO_ROW))
 
     def add(
         self,
@@ -79,7 +79,7 @@ class Statistics:
         """
         if not np.isfinite(value_N).all():
             feature = int(feature_N[~np.isfinite(value_N)][0])
-            raise KubesaeError(f"Feature {feature} has an activation that is not finite: the SAE's weights are damaged.")
+            raise KubesaeError(f"Feature {feature} has an activation that is not finite: the SAE is damaged.")
         active = value_N > 0
         if not active.all():
             row_N, feature_N, value_N = row_N[active], feature_N[active], value_N[active]
@@ -167,7 +167,7 @@ def _exact_sums(
     worst = int(np.argmax(sums))
     if sums[worst] >= _EXACT:
         raise KubesaeError(
-            f"Feature {worst} has activations of {sums[worst]:g} together in one block, too large to be summed exactly. "
+            f"Feature {worst} has activations of {sums[worst]:g} together in one block, too large for an exact sum. "
             "The SAE has diverged: train it again with a lower learning rate."
         )
     return sums.astype(np.int64)

@@ -3,6 +3,8 @@
     interpret/<sae>/statistics.parquet   one row a feature: feature, count, max, mean, mean_active, frequency
     interpret/<sae>/examples.parquet     one row an example: see `contexts.examples_table`
     interpret/<sae>/interpret.json       what it was made from; written last: without it, there is no interpretation
+
+One pass over the data is needed to make them, none to answer from them.
 """
 
 from __future__ import annotations

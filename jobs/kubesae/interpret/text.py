@@ -20,9 +20,7 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else _SHOWN.get(c) or c.encode("unicode_escape").decode() for c in text)
 
 
-def split_text(
-    vocabulary: Vocabulary, before: Sequence[int], token: int, after: Sequence[int]
-) -> tuple[str, str, str]:
+def split_text(vocabulary: Vocabulary, before: Sequence[int], token: int, after: Sequence[int]) -> tuple[str, str, str]:
     """Return the text before a token, of it, and after it.
 
     Each is what the tokens add to the text so far, because some tokenizers drop a space at the beginning of what they

@@ -2,8 +2,8 @@
 
 A feature has a theme when, of its TOP largest activations,
 
-- at least SHARE are on the same token, or, where that token is only white space or punctuation, on the same bigram: that
-  token with the one before it or after it. Tokens are compared by id, special tokens make no bigram;
+- at least SHARE are on the same token, or, where that token is only white space or punctuation, on the same bigram:
+  that token with the one before it or after it. Tokens are compared by id, special tokens make no bigram;
 - the theme has a letter or digit;
 - those that share it come from at least DOCUMENTS documents. Of rows with the same tokens before them (copied text:
   licence headers, generated tables) only the one of the highest rank counts as a document.

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kubesae.corpus import Packer
-from kubesae.errors import MissingError
+from kubesae.errors import DamagedError, MissingError
 from kubesae.experiment import canonical_json, parse_json_object
 from kubesae.ledger import keys
 
@@ -72,10 +72,20 @@ def make_segment(
 
 
 def read_segment(store: Store, corpus: str, unit: int) -> tuple[npt.NDArray[np.uint32], pa.Table]:
-    """Return a stored segment: contexts, uint32 [contexts, context], and the table of its pieces."""
+    """Return a stored segment: contexts, uint32 [contexts, context], and the table of its pieces.
+
+    Raises:
+        DamagedError: it is not there, or not whole.
+
+    """
     stem = keys.segment(corpus, unit)
-    contexts = np.load(io.BytesIO(store.read(f"{stem}.npy")), allow_pickle=False)
-    return contexts, pq.read_table(io.BytesIO(store.read(f"{stem}.parquet")))
+    try:
+        contexts = np.load(io.BytesIO(store.read(f"{stem}.npy")), allow_pickle=False)
+        return contexts, pq.read_table(io.BytesIO(store.read(f"{stem}.parquet")))
+    except (MissingError, ValueError, OSError, EOFError) as error:
+        raise DamagedError(
+            f"The segment {store.url}/{stem} is damaged ({error}). Delete its .json and prepare again: it is made anew."
+        ) from error
 
 
 def _stored_contexts(store: Store, stem: str, settings: Settings) -> int | None:

@@ -1,7 +1,7 @@
 """Sparse autoencoders: architectures, numerics, metrics, files. Needs torch.
 
-    from kubesae.sae import load_sae
-    reconstruction, features = load_sae("out/sae/layer-012-topk-4608")(acts)
+from kubesae.sae import load_sae
+reconstruction, features = load_sae("out/sae/layer-012-topk-4608")(acts)
 """
 
 from kubesae.sae.config import SaeConfig

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kubesae.sae import relu
-from kubesae.sae.kernels import Code, decode, top_k_code
+from kubesae.sae.kernels import Code, decode
 from kubesae.sae.topk import encode as encode_topk
 
 if TYPE_CHECKING:

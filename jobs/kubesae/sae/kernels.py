@@ -91,9 +91,7 @@ def top_k(z_BF: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return sorted_BF.values[:, :k], sorted_BF.indices[:, :k]
 
 
-def _top_k_packed(
-    z_BF: Tensor, k: int, bits: torch.dtype, packed: torch.dtype, base: int
-) -> tuple[Tensor, Tensor]:
+def _top_k_packed(z_BF: Tensor, k: int, bits: torch.dtype, packed: torch.dtype, base: int) -> tuple[Tensor, Tensor]:
     highest = base - 1
     number_F = torch.arange(highest, highest - z_BF.shape[1], -1, dtype=packed, device=z_BF.device)
     # as integers all negative floats and -0.0 are negative: the clamp is the ReLU
@@ -135,7 +133,8 @@ def _dots_sampled(code: Code, g_BD: Tensor, W_FD: Tensor) -> Tensor:
             size=(len(g_BD), len(W_FD)),
             check_invariants=False,
         )
-    return torch.sparse.sampled_addmm(pattern_BF, g_BD, W_FD.T, beta=0.0).values()
+    sampled_BF: Tensor = torch.sparse.sampled_addmm(pattern_BF, g_BD, W_FD.T, beta=0.0)
+    return sampled_BF.values()
 
 
 def _dots_gathered(code: Code, g_BD: Tensor, W_FD: Tensor) -> Tensor:
@@ -152,9 +151,7 @@ class ByFeature:
         ordered = torch.sort(code.features_N, stable=True)
         self._order_N = ordered.indices
         self._rows_N = code.rows_N[ordered.indices]
-        self._offsets_F1 = torch.searchsorted(
-            ordered.values, torch.arange(features + 1, device=code.features_N.device)
-        )
+        self._offsets_F1 = torch.searchsorted(ordered.values, torch.arange(features + 1, device=code.features_N.device))
 
     def sum(self, weights_N: Tensor, x_BD: Tensor) -> Tensor:
         """Return [F, D]: for each feature the sum of the rows of `x_BD` where it has an entry, weighted."""

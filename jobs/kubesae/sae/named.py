@@ -1,6 +1,8 @@
 """Find an SAE of an experiment by name, with the layer that it was trained on.
 
-    named = open_named(output, None)      # the only one there is
+    named = open_named(output, None, identity)      # the only one there is
+
+Evaluation and interpretation both begin here: they are about the best checkpoint.
 """
 
 from __future__ import annotations
@@ -44,12 +46,13 @@ def open_named(output: Store, name: str | None, identity: DataIdentity) -> Named
 
     """
     names = sae_names(output)
-    if name is None and len(names) == 1:
-        name = names[0]
-    if name not in names or name is None:
-        there = f"There are {', '.join(names)}." if names else "None has been trained there yet: run `kubesae train`."
-        asked = "Which SAE? Give its name with --sae-name." if name is None else f"There is no SAE {name!r}"
-        raise ConfigError(f"{asked} at {output.url}. {there}" if name else f"{asked} {there} ({output.url})")
+    if not names:
+        raise ConfigError(f"No SAE has been trained at {output.url} yet. Run `kubesae train` first.")
+    if name is None and len(names) > 1:
+        raise ConfigError(f"There are several SAEs at {output.url}. Choose one with --sae-name: {', '.join(names)}.")
+    name = name or names[0]
+    if name not in names:
+        raise ConfigError(f"There is no SAE {name!r} at {output.url}. Give --sae-name one of: {', '.join(names)}.")
     sae = load_sae_from(output.child(keys.sae_folder(name).rstrip("/")))
     layer = sae.metadata.get("layer")
     if not isinstance(layer, int):

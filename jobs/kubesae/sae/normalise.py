@@ -2,7 +2,7 @@
 
 B = rows, D = d_model, F = features.
 
-    normalised = (x - mean) * scale,   scale such that the sample's mean of normalised^2 is 1 in each dimension on average
+    normalised = (x - mean) * scale        scale: such that normalised^2 is 1 on average over the sample and dimensions
 
 So an error of the normalised values averaged over rows and dimensions *is* the fraction of variance unexplained, and a
 learning rate, an l1 coefficient or a coefficient of AuxK means the same for every model and layer. The mean is

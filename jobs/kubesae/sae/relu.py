@@ -15,12 +15,13 @@ by growing as the activations shrink.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from kubesae.sae.kernels import Code, decode, product
-from kubesae.sae.step import Step, add_gradients, fired, no_gradients, sparse_gradients
+from kubesae.sae.kernels import Code, decode
+from kubesae.sae.step import Step, add_gradients, no_gradients, sparse_gradients
 from kubesae.sae.weights import Weights
 
 if TYPE_CHECKING:
@@ -64,62 +65,58 @@ def loss_and_gradients(x_BD: Tensor, weights: Weights, l1_coeff: float, *, total
     """
     norm_F = torch.linalg.vector_norm(weights.W_dec_FD, dim=1)
     l1 = penalty_weight(l1_coeff, x_BD.shape[1]) / total_rows
+    mean = 1 / (total_rows * x_BD.shape[1])
     limit = _SLICE if x_BD.device.type == "cpu" else _SLICE_DEVICE
-    gradients = no_gradients(weights)
-    activation_F = torch.zeros_like(norm_F)
-    squared_error, active = x_BD.new_zeros(()), x_BD.new_zeros((), dtype=torch.int64)
+    sums = _Sums(
+        no_gradients(weights), torch.zeros_like(norm_F), x_BD.new_zeros(()), torch.zeros_like(norm_F[0]).long()
+    )
     for rows_BD in x_BD.split(max(1, limit // len(norm_F))):
         x_centred_BD = rows_BD - weights.b_dec_D
         f_BF = encode(x_centred_BD, weights, dtype)
         entries = torch.count_nonzero(f_BF)
-        backward = _sparse if entries < SPARSE_BELOW * f_BF.numel() else _dense
-        error = backward(gradients, activation_F, f_BF, x_centred_BD, weights, norm_F * l1, total_rows, dtype)
-        squared_error += error
-        active += entries
+        sums.active += entries
+        add = _add_sparse if entries < SPARSE_BELOW * f_BF.numel() else _add_dense
+        add(sums, f_BF, x_centred_BD, weights, norm_F * l1, -2 * mean)
     # the norm's own gradient: d |W_i| / d W_i = W_i / |W_i|
-    gradients.W_dec_FD.addcmul_(weights.W_dec_FD, (activation_F * l1 / norm_F.clamp_min(1e-30))[:, None])
-    loss = squared_error / (total_rows * x_BD.shape[1]) + l1 * (activation_F @ norm_F)
-    return Step(gradients, loss, squared_error, active, activation_F > 0)
+    turn_F = sums.activation_F * l1 / norm_F.clamp_min(1e-30)
+    sums.gradients.W_dec_FD.addcmul_(weights.W_dec_FD, turn_F[:, None])
+    loss = sums.squared_error * mean + l1 * (sums.activation_F @ norm_F)
+    return Step(sums.gradients, loss, sums.squared_error, sums.active, sums.activation_F > 0)
 
 
-def _sparse(
-    gradients: Weights,
-    activation_F: Tensor,
-    f_BF: Tensor,
-    x_centred_BD: Tensor,
-    weights: Weights,
-    l1_F: Tensor,
-    total_rows: int,
-    dtype: torch.dtype,
-) -> Tensor:
-    """Add a slice's gradients and sums of activations in place; return its squared error."""
+@dataclass
+class _Sums:
+    """What the slices of a batch add up to; `activation_F`: sum of f over rows."""
+
+    gradients: Weights
+    activation_F: Tensor
+    squared_error: Tensor
+    active: Tensor
+
+
+def _add_sparse(sums: _Sums, f_BF: Tensor, x_centred_BD: Tensor, weights: Weights, l1_F: Tensor, scale: float) -> None:
+    """Add a slice with few active entries. `l1_F`: the penalty's gradient by f; `scale`: of the gradient by x_hat."""
     code = to_code(f_BF, x_centred_BD.dtype)
     e_BD = x_centred_BD - decode(code, weights.W_dec_FD)
-    g_BD = e_BD * (-2 / (total_rows * e_BD.shape[1]))
-    add_gradients(gradients, sparse_gradients(code, x_centred_BD, g_BD, weights, l1_F))
-    activation_F.index_add_(0, code.features_N, code.values_N)
-    return e_BD.square().sum()
+    add_gradients(sums.gradients, sparse_gradients(code, x_centred_BD, e_BD * scale, weights, l1_F))
+    sums.activation_F.index_add_(0, code.features_N, code.values_N)
+    sums.squared_error += e_BD.square().sum()
 
 
-def _dense(
-    gradients: Weights,
-    activation_F: Tensor,
-    f_BF: Tensor,
-    x_centred_BD: Tensor,
-    weights: Weights,
-    l1_F: Tensor,
-    total_rows: int,
-    dtype: torch.dtype,
-) -> Tensor:
-    """The same with dense products."""
+def _add_dense(sums: _Sums, f_BF: Tensor, x_centred_BD: Tensor, weights: Weights, l1_F: Tensor, scale: float) -> None:
+    """Add a slice by dense products in the dtype of `f_BF`; arguments as above."""
+    dtype, exact = f_BF.dtype, x_centred_BD.dtype
     W_dec_FD = weights.W_dec_FD.to(dtype)
     e_BD = x_centred_BD - f_BF @ W_dec_FD
-    g_BD = e_BD * (-2 / (total_rows * e_BD.shape[1]))
+    g_BD = e_BD * scale
     dz_BF = torch.addmm(l1_F.to(dtype), g_BD.to(dtype), W_dec_FD.T).mul_(f_BF > 0)
-    db_enc_F = dz_BF.sum(0, dtype=e_BD.dtype)
-    gradients.W_dec_FD.add_(f_BF.T @ g_BD.to(dtype))
-    gradients.W_enc_FD.add_(dz_BF.T @ x_centred_BD.to(dtype))
-    gradients.b_enc_F.add_(db_enc_F)
-    gradients.b_dec_D.add_(g_BD.sum(0)).sub_(db_enc_F @ weights.W_enc_FD)
-    activation_F.add_(f_BF.sum(0, dtype=e_BD.dtype))
-    return e_BD.square().sum()
+    db_enc_F = dz_BF.sum(0, dtype=exact)
+    gradients = Weights(
+        W_enc_FD=dz_BF.T @ x_centred_BD.to(dtype),
+        b_enc_F=db_enc_F,
+        W_dec_FD=f_BF.T @ g_BD.to(dtype),
+        b_dec_D=g_BD.sum(0) - db_enc_F @ weights.W_enc_FD,
+    )
+    add_gradients(sums.gradients, gradients)
+    sums.activation_F += f_BF.sum(0, dtype=exact)
+    sums.squared_error += e_BD.square().sum()

@@ -26,12 +26,12 @@ import torch
 
 from kubesae.sae.kernels import Code, decode, product, top_k, top_k_code
 from kubesae.sae.step import Step, fired, sparse_gradients
-from kubesae.sae.weights import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from kubesae.sae.step import Reduce
+    from kubesae.sae.weights import Weights
 
 # The encoder's output is made and searched in slices of this many numbers: they stay in the cache of a CPU core.
 _SLICE = 1 << 20

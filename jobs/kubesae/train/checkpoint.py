@@ -99,7 +99,7 @@ def claim_name(store: Store, name: str, config: dict[str, Any]) -> None:
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a config and of the objects in it, dotted."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, dict):
             flat |= {f"{name}.{inner}": item for inner, item in value.items()}

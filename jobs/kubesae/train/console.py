@@ -32,13 +32,13 @@ class Console:
             return
         last = time.monotonic()
 
-        def update(done: int, text: str) -> None:
+        def report(done: int, text: str) -> None:
             nonlocal last
             if done < total and time.monotonic() - last >= _INTERVAL:
                 last = time.monotonic()
                 self.line(f"{label}: {done:,} / {total:,} ({done / total:.0%})" + (f" - {text}" if text else ""))
 
-        yield update
+        yield report
 
     @contextmanager
     def _bar(self, label: str, total: int, done: int) -> Iterator[Callable[[int, str], None]]:

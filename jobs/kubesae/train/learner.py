@@ -16,6 +16,7 @@ import torch
 from kubesae.errors import ConfigError
 from kubesae.sae import Sums, Weights, matmul_dtype, relu, topk
 from kubesae.sae.kernels import Code, decode
+from kubesae.train.adam import Adam
 from kubesae.train.schedule import learning_rate, sparsity, steer
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from kubesae.sae.step import Step
     from kubesae.train.distributed import Ranks
 
-# Gradients are small (means over rows and dimensions), and those of rare features smaller still: beside Adam's usual
-# 1e-8 their steps would shrink. The value is that of arXiv 2406.04093, appendix A.
-_ADAM_EPSILON = 6.25e-10
 # Inputs are normalised, so a gradient's norm is 0.01 to 0.1 whatever the model: this cuts what a batch of outliers or a
 # bad start makes, and nothing else.
 _LARGEST_GRADIENT = 1.0
@@ -78,7 +76,7 @@ class Learner:
         self._dtype = matmul_dtype(ranks.device)
         self._last_fired_F = torch.zeros(config.d_sae, dtype=torch.int64, device=ranks.device)
         self._fired_F = torch.zeros(config.d_sae, dtype=torch.bool, device=ranks.device)
-        self._adam = torch.optim.Adam(list(weights), lr=settings.lr, eps=_ADAM_EPSILON, fused=True)
+        self._adam = Adam(weights)
 
     def step(self, x_BD: Tensor, total_rows: int) -> StepResult:
         """Train on this rank's normalised rows of a batch that has `total_rows` over all ranks.
@@ -120,11 +118,10 @@ class Learner:
         if self.config.k is not None:
             topk.project_decoder_gradient(gradients, self.weights)
         norm = float(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).norm())
-        for tensor, gradient in zip(self.weights, gradients, strict=True):
-            tensor.grad = gradient.mul_(_LARGEST_GRADIENT / norm) if norm > _LARGEST_GRADIENT else gradient
-        for group in self._adam.param_groups:
-            group["lr"] = lr
-        self._adam.step()
+        if norm > _LARGEST_GRADIENT:
+            for gradient in gradients:
+                gradient.mul_(_LARGEST_GRADIENT / norm)
+        self._adam.step(gradients, lr)
         if self.config.k is not None:
             topk.normalise_decoder(self.weights)
         return norm
@@ -170,11 +167,9 @@ class Learner:
     def tensors(self) -> dict[str, Tensor]:
         """Return what a checkpoint stores of this learner, besides `numbers`."""
         state = {"last_fired": self._last_fired_F, "fired": self._fired_F}
-        for name, tensor in zip(Weights.names(), self.weights, strict=True):
-            moments = self._adam.state.get(tensor, {})
-            state[name] = tensor
-            for moment in ("exp_avg", "exp_avg_sq"):
-                state[f"{moment}.{name}"] = moments.get(moment, torch.zeros_like(tensor))
+        moments = self._adam.moments, self._adam.square_moments
+        for prefix, group in zip(("", "exp_avg.", "exp_avg_sq."), (self.weights, *moments), strict=True):
+            state |= {prefix + name: tensor for name, tensor in zip(Weights.names(), group, strict=True)}
         return state
 
     def numbers(self) -> dict[str, float]:
@@ -185,12 +180,6 @@ class Learner:
         """Go on from what `tensors()` and `numbers()` gave."""
         self.steps, self.rows = int(numbers["steps"]), int(numbers["rows"])
         self.l1_coeff = float(numbers["l1_coeff"])
-        self._last_fired_F.copy_(tensors["last_fired"])
-        self._fired_F.copy_(tensors["fired"])
-        for name, tensor in zip(Weights.names(), self.weights, strict=True):
+        for name, tensor in self.tensors().items():
             tensor.copy_(tensors[name])
-            self._adam.state[tensor] = {
-                "step": torch.tensor(float(self.steps), device=tensor.device),
-                "exp_avg": tensors[f"exp_avg.{name}"].to(tensor.device, copy=True),
-                "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(tensor.device, copy=True),
-            }
+        self._adam.start_at(self.steps)

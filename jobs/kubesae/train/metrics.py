@@ -1,6 +1,6 @@
 """The metrics of a training, as segments of JSON lines in the store: `sae/<name>/metrics/<step>.jsonl`.
 
-A segment holds what was logged since the one before it, up to its step, and is written with the checkpoint of that step.
+A segment holds what was logged since the one before it, up to its step, and is written with that step's checkpoint.
 A line of kind "step" averages the steps since the last such line; one of kind "epoch" holds an epoch's validation.
 """
 
@@ -65,7 +65,7 @@ class MetricsLog:
                     lines[line["kind"], line["step"]] = line
                 except (ValueError, KeyError, TypeError) as error:
                     raise DamagedError(
-                        f"{self._store.url_of(key)} is not a metrics segment ({error!r}). Delete it: only curves are lost."
+                        f"{self._store.url_of(key)} is no metrics segment ({error!r}). Delete it: only curves are lost."
                     ) from error
         return sorted([*lines.values(), *self._lines], key=lambda line: (line["step"], line["kind"] == "epoch"))
 

@@ -4,8 +4,8 @@ A library's random generator may give another stream in its next version, and a 
 twice and others never. So the order comes from splitmix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom
 number generators"), an integer hash of a few lines, and a stable sort.
 
-    >>> permutation(5, 0, 1).tolist()
-    [3, 0, 4, 1, 2]
+    >>> permutation(8, 0, 0).tolist()
+    [7, 3, 2, 4, 6, 0, 5, 1]
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def permutation(length: int, *keys: int) -> npt.NDArray[np.int64]:
     """Return the numbers 0 to `length` - 1 in an order that `keys` decide, each key >= 0."""
     state = np.zeros(1, np.uint64)
     for key in keys:
-        state = _splitmix(state + np.uint64(key))
-    return np.argsort(_splitmix(state + np.arange(length, dtype=np.uint64)), kind="stable")
+        state = _splitmix(np.add(state, np.uint64(key), dtype=np.uint64))
+    return np.argsort(_splitmix(np.add(state, np.arange(length, dtype=np.uint64), dtype=np.uint64)), kind="stable")
 
 
 def _splitmix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

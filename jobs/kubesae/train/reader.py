@@ -17,7 +17,7 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from kubesae.train.order import permutation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from types import TracebackType
 
     import numpy.typing as npt
     from torch import Tensor
@@ -97,7 +98,13 @@ class BlockSource:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="read")
         self._scratch = threading.local()
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        """Begin to use the source."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """End the reading threads; reads that have not begun are dropped."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
@@ -147,7 +154,14 @@ class Reader:
     """Batches of an epoch from any position on; see the module's docstring."""
 
     def __init__(
-        self, source: BlockSource, refs: Sequence[BlockRef], *, shuffle_rows: int, batch_size: int, seed: int, ranks: Ranks
+        self,
+        source: BlockSource,
+        refs: Sequence[BlockRef],
+        *,
+        shuffle_rows: int,
+        batch_size: int,
+        seed: int,
+        ranks: Ranks,
     ) -> None:
         """`refs` are the training blocks of all ranks."""
         self._source = source
@@ -161,6 +175,10 @@ class Reader:
     def windows(self, epoch: int) -> list[Window]:
         """Return the windows of an epoch."""
         return windows_of(self._refs, self._shuffle_rows, self._batch_size, self._seed, epoch)
+
+    def batches_of(self, epoch: int) -> int:
+        """Return the number of batches of an epoch."""
+        return sum(window.batches for window in self.windows(epoch))
 
     def batches(self, epoch: int, position: int) -> Iterator[Batch]:
         """Yield the batches of an epoch after the first `position`. Every rank must take the same ones."""
@@ -181,7 +199,9 @@ class Reader:
                 x_BD = stored[torch.from_numpy(hands[j])]
                 yield Batch(x_BD, totals[j], window.first + j + 1)
 
-    def _deal(self, window: Window, unflagged: Sequence[npt.NDArray[np.int64]], epoch: int) -> list[npt.NDArray[np.int64]]:
+    def _deal(
+        self, window: Window, unflagged: Sequence[npt.NDArray[np.int64]], epoch: int
+    ) -> list[npt.NDArray[np.int64]]:
         """Return the buffer's rows of this rank for each batch of the window.
 
         Block b gives its section j + b to batch j: where sections differ by a row, batches then differ least.

@@ -9,7 +9,7 @@ import math
 
 # The controller changes the coefficient by a factor of e over this share of the run while L0 is e times too high.
 _RESPONSE = 0.03
-# Largest error, as log(L0 / target), that it acts on: at the start L0 is far off, and the coefficient is not to run away.
+# Largest error, as log(L0 / target), that it acts on: L0 starts far off, and the coefficient must not run away.
 _LARGEST_ERROR = 1.0
 
 
@@ -35,8 +35,8 @@ def sparsity(step: int, total: int, warmup: float) -> float:
 def steer(l1_coeff: float, l0: float, target: float, total: int) -> float:
     """Return the l1 coefficient for the next step, given the L0 of this one.
 
-    An integral controller on logarithms: the coefficient rises while L0 is above the target and falls while it is below,
-    at a rate set by the length of the run. L0 falls monotonically as the coefficient rises, so it settles.
+    An integral controller on logarithms: the coefficient rises while L0 is above the target and falls while it is
+    below, at a rate set by the length of the run. L0 falls monotonically as the coefficient rises, so it settles.
     """
     error = math.log(max(l0, 1e-3) / target)
     error = max(-_LARGEST_ERROR, min(_LARGEST_ERROR, error))

@@ -6,7 +6,7 @@ D = d_model.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -60,8 +60,9 @@ class Trainer:
     log: MetricsLog
     console: Console
     stop: Stop
-    limits: Limits
     about: dict[str, Any]
+    limits: Limits = field(default_factory=Limits)
+    _saved_at: float = field(default_factory=time.monotonic)
 
     def run(self) -> None:
         """Train all epochs that are left.
@@ -71,7 +72,6 @@ class Trainer:
             ConfigError: training diverged.
 
         """
-        self._saved_at = time.monotonic()
         while self.progress.epoch < len(self.epoch_batches):
             if self.progress.position == 0:
                 self.learner.begin_epoch()
@@ -103,7 +103,10 @@ class Trainer:
                 self._between_steps()
 
     def _log_steps(self, results: Sequence[StepResult], speed: float, wait: float) -> None:
-        mean = {name: sum(getattr(r, name) for r in results) / len(results) for name in ("loss", "mse", "l0", "gradient_norm")}
+        mean = {
+            name: sum(getattr(r, name) for r in results) / len(results)
+            for name in ("loss", "mse", "l0", "gradient_norm")
+        }
         last = results[-1]
         self.log.add(
             {

@@ -79,7 +79,9 @@ def test_statistics_are_what_a_sort_and_a_sum_give(f_NF: npt.NDArray[np.float32]
         assert found.count_F[feature] == (column > 0).sum()
         assert found.max_F[feature] == column.max()
         # each activation is rounded by half a unit of 2^-30 at most
-        assert found.total_F[feature] == pytest.approx(column.sum(dtype=np.float64), rel=1e-15, abs=len(f_NF) * 2.0**-31)
+        assert found.total_F[feature] == pytest.approx(
+            column.sum(dtype=np.float64), rel=1e-15, abs=len(f_NF) * 2.0**-31
+        )
 
 
 def test_the_mean_runs_over_all_unflagged_rows_and_mean_active_over_active_ones() -> None:

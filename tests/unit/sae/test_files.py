@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import safetensors.torch
@@ -12,6 +12,9 @@ import torch
 from kubesae.errors import ConfigError, DamagedError
 from kubesae.sae import Normaliser, SaeConfig, Weights, load_sae, save_sae
 from kubesae.store import open_store
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 D, F = 5, 9
 RELU = SaeConfig(architecture="relu", d_model=D, d_sae=F)

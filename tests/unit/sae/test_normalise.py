@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from kubesae.errors import DamagedError
-from kubesae.sae import Normaliser, Sae, SaeConfig, Weights, fold
-from kubesae.sae import relu, topk
+from kubesae.sae import Normaliser, Sae, SaeConfig, Weights, fold, relu, topk
 from kubesae.sae.kernels import decode
 
 ROWS, D, F = 400, 6, 16

@@ -94,7 +94,7 @@ def test_step_counts_active_entries_and_fired_features() -> None:
 
 
 def test_auxk_lowers_the_leftover_error_of_dead_features() -> None:
-    """Its sign: a small step along its gradient alone must bring e_hat closer to e (a shipped one went away from it)."""
+    """Its sign: a small step along its gradient alone must bring e_hat closer to e (a shipped one went away)."""
     x, weights = make()
     dead = [0, 3, 5, 8, 9]
     with_auxk, without = run(x, weights, dead), run(x, weights, dead, 0.0)
@@ -130,9 +130,7 @@ def test_auxk_reconstructs_without_the_decoder_bias() -> None:
     living_only = Weights(*(w.clone() for w in weights))
     living_only.b_enc_F[:D] = 100.0
     living_only.W_dec_FD[:D] = 0.0  # the k largest are living features that add nothing: e = x - b_dec
-    step = topk.loss_and_gradients(
-        x, living_only, D, AuxK(1.0, dead_A), total_rows=len(x), dtype=torch.float64
-    )
+    step = topk.loss_and_gradients(x, living_only, D, AuxK(1.0, dead_A), total_rows=len(x), dtype=torch.float64)
     main = (x - b_dec).square().mean()
     wanted = k_aux(D)
     # k_aux of the D dimensions are reconstructed in each row; the rest of e stays
@@ -142,7 +140,7 @@ def test_auxk_reconstructs_without_the_decoder_bias() -> None:
 
 
 def test_auxk_is_zero_where_nothing_is_left_over() -> None:
-    x, weights = make()
+    _, weights = make()
     same_x = weights.b_dec_D.expand(B, D).clone()
     weights.b_enc_F[:] = -1.0
     step = run(same_x, weights, [0, 1])

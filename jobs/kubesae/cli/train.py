@@ -1,0 +1,88 @@
+"""`kubesae train`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kubesae.cli.console import say
+from kubesae.cli.options import experiment_options, overrides, resolve, section_fields
+from kubesae.errors import ConfigError
+from kubesae.experiment import Sae, validate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kubesae.experiment import DataIdentity, Experiment
+    from kubesae.store import Store
+
+SAE = "sae.0."
+
+
+@click.command("train")
+@experiment_options("chunk", *section_fields("sae"))
+@click.option("--num-workers", type=click.IntRange(1), default=2, show_default=True, help="blocks read at once")
+@click.option("--num-shards", type=int, help="check that the data has this many shards")
+@click.option("--d-model", type=int, help="check that the activations have this width")
+@click.option("--train-device", default="auto", show_default=True, help="auto: a GPU of this rank, else the CPU")
+def command(
+    experiment: Path | None,
+    num_workers: int,
+    num_shards: int | None,
+    d_model: int | None,
+    train_device: str,
+    **flags: Any,
+) -> None:
+    """Train a sparse autoencoder on collected activations.
+
+    Trains the SAEs of the experiment one after the other; with any flag of an SAE only one: that of --sae-name, else
+    the first, with the flags laid over it. Under torchrun every process takes its share of each batch:
+
+        torchrun --nproc_per_node=2 -m kubesae.train experiment.yaml
+    """
+    given = overrides(flags)
+    changes = {field.removeprefix(SAE): given.pop(field) for field in list(given) if field.startswith(SAE)}
+    resolved = resolve(experiment, given)
+    from kubesae.ledger import read_identity, write_run  # noqa: PLC0415 - keeps --help fast
+    from kubesae.store import open_store  # noqa: PLC0415
+    from kubesae.train import run_training  # noqa: PLC0415
+    from kubesae.train.console import Console  # noqa: PLC0415
+
+    data, output = open_store(resolved.data), open_store(resolved.output_prefix)
+    _check(read_identity(data), data, num_shards, d_model)
+    write_run(output, resolved)
+    for sae in [_choose(resolved, changes)] if changes else resolved.sae:
+        result = run_training(
+            data,
+            output,
+            sae,
+            chunk=resolved.chunk,
+            console=Console(say, bars=sys.stdout.isatty()),
+            workers=num_workers,
+            device=train_device,
+        )
+        say(f"Report: {output.url}/{result.report}")
+
+
+def _choose(experiment: Experiment, changes: dict[str, Any]) -> Sae:
+    """Return the one SAE that the flags speak of, with the flags laid over it."""
+    named = [sae for sae in experiment.sae if sae.name is not None and sae.name == changes.get("name")]
+    base = (named or experiment.sae)[0]
+    if not named and {"architecture", "d_sae", "layer"} & changes.keys():
+        base = base.model_copy(update={"name": None})  # another SAE than the file's: it needs another name
+    return validate(Sae, base.model_dump() | changes, "the flags")
+
+
+def _check(identity: DataIdentity | None, data: Store, num_shards: int | None, d_model: int | None) -> None:
+    if identity is None:
+        return
+    for name, wanted, found in (
+        ("--num-shards", num_shards, identity.num_shards),
+        ("--d-model", d_model, identity.d_model),
+    ):
+        if wanted is not None and wanted != found:
+            raise ConfigError(
+                f"{name} is {wanted}, but the data at {data.url} has {found}. Leave it out, or fix --data."
+            )

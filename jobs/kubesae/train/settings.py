@@ -1,0 +1,77 @@
+"""From what a user asked for to what is trained: every default resolved, every contradiction refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kubesae.errors import ConfigError
+from kubesae.ledger import read_identity
+from kubesae.sae import SaeConfig
+
+if TYPE_CHECKING:
+    from kubesae.experiment import DataIdentity
+    from kubesae.experiment import Sae as Settings
+    from kubesae.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The SAE to train: its name, layer, architecture and sizes."""
+
+    name: str
+    layer: int
+    config: SaeConfig
+
+
+def require_identity(data: Store) -> DataIdentity:
+    """Return the identity of the data in the store.
+
+    Raises:
+        ConfigError: nothing has been collected there.
+
+    """
+    identity = read_identity(data)
+    if identity is None:
+        raise ConfigError(
+            f"There are no activations at {data.url}. Run `kubesae collect` first, or give another --data."
+        )
+    return identity
+
+
+def resolve_target(settings: Settings, identity: DataIdentity) -> Target:
+    """Return the SAE that `settings` describe for this data.
+
+    Raises:
+        ConfigError: the layer is not said or not there, or the settings contradict each other.
+
+    """
+    if settings.layer is None and len(identity.layers) > 1:
+        raise ConfigError(f"Which layer? The data has layers {list(identity.layers)}: give one with --layer.")
+    layer = identity.layers[0] if settings.layer is None else settings.layer
+    if layer not in identity.layers:
+        raise ConfigError(f"Layer {layer} was not collected: the data has layers {list(identity.layers)}.")
+    d_sae = settings.d_sae or settings.expansion * identity.d_model
+    topk = settings.architecture == "topk"
+    if topk and settings.k > d_sae:
+        raise ConfigError(f"k is {settings.k}, more than the {d_sae} features of the SAE. Lower k or raise d_sae.")
+    if settings.target_l0 is not None:
+        if topk:
+            raise ConfigError("target_l0 is for ReLU + L1. The L0 of TopK is its k: set --k.")
+        if settings.l1_coeff <= 0:
+            raise ConfigError("target_l0 changes l1_coeff from where it is: start with one above 0, such as 1e-3.")
+        if settings.target_l0 >= d_sae:
+            raise ConfigError(f"target_l0 is {settings.target_l0}, not less than the {d_sae} features of the SAE.")
+    name = settings.name or f"layer-{layer:03d}-{settings.architecture}-{d_sae}"
+    config = SaeConfig(
+        architecture=settings.architecture, d_model=identity.d_model, d_sae=d_sae, k=settings.k if topk else None
+    )
+    return Target(name, layer, config)
+
+
+def config_document(settings: Settings, target: Target, identity: DataIdentity) -> dict[str, Any]:
+    """Return `config.json`: everything that decides the weights, up to numerics. Other settings need another name."""
+    values = settings.model_dump(mode="json")
+    values |= {"name": target.name, "layer": target.layer, "d_sae": target.config.d_sae}
+    del values["expansion"]
+    return {"format": 1, "identity": identity.sha256, "sae": values}

@@ -1,0 +1,128 @@
+"""Where a training begins: from its newest checkpoint, or from a fixed sample of the data.
+
+S = rows of the sample, D = d_model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from kubesae.errors import DamagedError
+from kubesae.sae import Normaliser, Weights, initial_weights
+from kubesae.train.checkpoint import Progress
+from kubesae.train.learner import Learner
+from kubesae.train.order import permutation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from kubesae.experiment import Sae as Settings
+    from kubesae.sae import SaeConfig
+    from kubesae.shards import BlockRef
+    from kubesae.train.checkpoint import Resumed
+    from kubesae.train.distributed import Ranks
+    from kubesae.train.reader import BlockSource
+
+# Rows of the first training blocks that the normaliser is fitted to, and of these, evenly, the decoder's first bias.
+SAMPLE_ROWS = 32_768
+MEDIAN_ROWS = 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A learner, how its inputs are normalised, and where in the data it is."""
+
+    learner: Learner
+    normaliser: Normaliser
+    progress: Progress
+
+
+def fresh_start(
+    config: SaeConfig,
+    settings: Settings,
+    train: Sequence[BlockRef],
+    source: BlockSource,
+    ranks: Ranks,
+    total_steps: int,
+) -> Start:
+    """Fit the normaliser and draw weights on rank 0, and give them to the others."""
+    order = permutation(len(train), settings.seed, 0)
+    mean_D = torch.zeros(config.d_model, device=ranks.device)
+    scale = torch.zeros((), dtype=torch.float64, device=ranks.device)
+    weights = _zeros(config, ranks.device)
+    if ranks.first:
+        sample_SD = read_sample(source, [train[i] for i in order])
+        normaliser = Normaliser.fit(sample_SD)
+        every = -(-len(sample_SD) // MEDIAN_ROWS)
+        drawn = initial_weights(config, normaliser.apply(sample_SD[::every]), settings.seed)
+        for mine, value in zip((mean_D, scale, *weights), (normaliser.mean_D, normaliser.scale, *drawn), strict=True):
+            mine.copy_(torch.as_tensor(value))
+    ranks.broadcast((mean_D, scale, *weights))
+    learner = make_learner(config, settings, weights, train, ranks, total_steps)
+    return Start(learner, Normaliser(mean_D, float(scale)), Progress())
+
+
+def resumed_start(
+    config: SaeConfig,
+    settings: Settings,
+    train: Sequence[BlockRef],
+    resumed: Resumed,
+    ranks: Ranks,
+    total_steps: int,
+) -> Start:
+    """Go on from a checkpoint."""
+    learner = make_learner(config, settings, _zeros(config, ranks.device), train, ranks, total_steps)
+    learner.restore(resumed.tensors, resumed.numbers)
+    return Start(learner, resumed.normaliser.to(ranks.device), resumed.progress)
+
+
+def make_learner(
+    config: SaeConfig,
+    settings: Settings,
+    weights: Weights,
+    train: Sequence[BlockRef],
+    ranks: Ranks,
+    total_steps: int,
+) -> Learner:
+    """Return a learner for these training blocks. Features die after one epoch without activation at the latest."""
+    dead_after = min(settings.dead_after, sum(ref.rows for ref in train))
+    return Learner(config, settings, weights, ranks, total_steps, dead_after)
+
+
+def read_sample(source: BlockSource, refs: Sequence[BlockRef]) -> Tensor:
+    """Return unflagged raw rows, float32 [S, d_model], of the first blocks: `SAMPLE_ROWS`, or all there are.
+
+    Raises:
+        DamagedError: every row is flagged.
+
+    """
+    wanted, count = [], 0
+    for ref in refs:
+        wanted.append(ref)
+        count += ref.rows
+        if count >= 2 * SAMPLE_ROWS:
+            break
+    parts: list[Tensor] = []
+    missing = SAMPLE_ROWS
+    for rows_BD in source.blocks(wanted):
+        parts.append(rows_BD[:missing].float())
+        missing -= len(parts[-1])
+        if missing <= 0:
+            break
+    sample_SD = torch.cat(parts)
+    if len(sample_SD) == 0:
+        raise DamagedError(
+            f"All rows of the first {len(wanted)} training blocks are flagged: there is nothing to train on. Look at "
+            "the flag counts of `kubesae verify`."
+        )
+    return sample_SD
+
+
+def _zeros(config: SaeConfig, device: torch.device) -> Weights:
+    matrix = (config.d_sae, config.d_model)
+    return Weights(*(torch.zeros(shape, device=device) for shape in (matrix, matrix[:1], matrix, matrix[1:])))

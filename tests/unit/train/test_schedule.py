@@ -1,0 +1,46 @@
+"""Schedules at their edges, and the controller of L0."""
+
+from __future__ import annotations
+
+import pytest
+
+from kubesae.train.schedule import learning_rate, sparsity, steer
+
+
+def test_learning_rate_rises_stays_and_falls_to_zero() -> None:
+    rates = [learning_rate(step, 100, 2.0, 0.1, 0.2) for step in range(100)]
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[9:81] == [2.0] * 72
+    assert rates[90] == pytest.approx(1.0)
+    assert rates[99] == pytest.approx(0.1)
+    assert rates == [*sorted(rates[:50]), *sorted(rates[50:], reverse=True)]
+    assert learning_rate(100, 100, 2.0, 0.1, 0.2) == 0
+
+
+def test_learning_rate_without_ramps_is_constant() -> None:
+    assert {learning_rate(step, 10, 0.5, 0, 0) for step in range(10)} == {0.5}
+
+
+def test_learning_rate_of_a_single_step() -> None:
+    assert learning_rate(0, 1, 1.0, 0.05, 0.2) == 1.0
+
+
+def test_sparsity_rises_from_zero() -> None:
+    assert [sparsity(step, 100, 0.1) for step in (0, 5, 10, 99)] == [0, 0.5, 1, 1]
+    assert sparsity(0, 100, 0) == 1
+
+
+@pytest.mark.parametrize("start", [1e-5, 1e-3, 1.0])
+def test_steering_finds_the_wanted_l0(start: float) -> None:
+    """A model of training: L0 follows a falling power of the coefficient with a delay, as measured on real runs."""
+    total, target, l1_coeff, l0 = 1000, 70.0, start, 2000.0
+    for _ in range(total):
+        settled = 90.0 * (l1_coeff / 1e-3) ** -0.9
+        l0 += (settled - l0) / 50
+        l1_coeff = steer(l1_coeff, l0, target, total)
+    assert l0 == pytest.approx(target, rel=0.1)
+
+
+def test_steering_leaves_a_coefficient_that_fits() -> None:
+    assert steer(1e-3, 70.0, 70.0, 100) == 1e-3
+    assert steer(1e-3, 0.0, 70.0, 100) < 1e-3

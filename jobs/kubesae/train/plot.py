@@ -40,7 +40,7 @@ def line_chart(title: str, series: Sequence[Series], *, x_label: str, log: bool 
     parts.append(f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(x_label)}</text>')
     parts += [_curve(s, axis, last) for s in drawn]
     parts.append("</svg>")
-    legend = "".join(f'<span class="key {s.kind}">{escape(s.label)}</span>' for s in drawn)
+    legend = "".join(f'<span class="key {s.kind}">{escape(s.label)}</span>' for s in drawn if s.label)
     return f"<figure><figcaption>{escape(title)}<span>{legend}</span></figcaption>{''.join(parts)}</figure>"
 
 
@@ -108,19 +108,20 @@ def _nice_ticks(low: float, high: float) -> list[float]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Return 1, 2 and 5 times the powers of ten in the range, or powers alone where that is many."""
+    """Return about five ticks in the range at round factors of the powers of ten, or the powers around it."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
-    inside = [tick for tick in ticks if low <= tick <= high]
-    if len(inside) > 2 * _TICKS:
-        inside = [10.0**power for power in powers if low <= 10.0**power <= high]
-    return inside if len(inside) > 1 else [10.0 ** powers[0], 10.0 ** powers[-1]]
+    for factors in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)):
+        ticks = [factor * 10.0**power for power in powers for factor in factors]
+        inside = [tick for tick in ticks if low <= tick <= high]
+        if len(inside) >= _TICKS - 1:
+            break
+    return inside if len(inside) > 1 else [10.0 ** powers[0], 10.0 ** (powers[0] + 1)]
 
 
 def _number(value: float) -> str:
-    if value and not 1e-3 <= abs(value) < 1e4:
-        mantissa, _, exponent = f"{value:.2g}".partition("e")
-        if exponent:
-            return f"{mantissa}e{int(exponent)}"
-        return f"{value / 1e3:g}k" if abs(value) < 1e6 else f"{value / 1e6:g}M"
-    return f"{value:.4g}"
+    if 0 < abs(value) < 1e-3:
+        mantissa, _, exponent = f"{value:.1e}".partition("e")
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:.4g}M"
+    return f"{value / 1e3:.4g}k" if abs(value) >= 1e4 else f"{value:.4g}"

@@ -74,6 +74,7 @@ def report_html(about: dict[str, Any], lines: Sequence[Line], best: dict[str, An
     steps = [line for line in lines if line["kind"] == "step"]
     epochs = [line for line in lines if line["kind"] == "epoch"]
     training = about["training"]
+    charts = _charts(steps, epochs, topk=training["architecture"] == "topk")
     title = f"{about['name']}: SAE of layer {about['layer']} of {about['model']}"
     subtitle = (
         f"{training['architecture']}, {training['d_sae']:,} features, {len(epochs)} epochs, "
@@ -88,7 +89,7 @@ def report_html(about: dict[str, Any], lines: Sequence[Line], best: dict[str, An
             _numbers(best),
             "<h2>What the numbers say</h2><ul>",
             *(f"<li>{escape(sentence)}</li>" for sentence in advice),
-            f'</ul><h2>Learning curves</h2><div class="charts">{"".join(_charts(steps, epochs))}</div>',
+            f'</ul><h2>Learning curves</h2><div class="charts">{"".join(charts)}</div>',
             f'<h2>Epochs</h2><div class="scroll">{_table(epochs, best)}</div>',
             f"<h2>Settings</h2>{_settings(about)}",
             "</main></body></html>\n",
@@ -111,7 +112,7 @@ def _numbers(best: dict[str, Any]) -> str:
     )
 
 
-def _charts(steps: Sequence[Line], epochs: Sequence[Line]) -> list[str]:
+def _charts(steps: Sequence[Line], epochs: Sequence[Line], *, topk: bool) -> list[str]:
     def curve(lines: Sequence[Line], name: str) -> list[tuple[float, float]]:
         return [(line["step"], line[name]) for line in lines]
 
@@ -123,20 +124,21 @@ def _charts(steps: Sequence[Line], epochs: Sequence[Line]) -> list[str]:
         ]
         return line_chart(title, series, x_label="step", log=log)
 
-    def one(title: str, lines: Sequence[Line], name: str, *, dots: bool = False) -> str:
-        return line_chart(title, [Series(name, "train", curve(lines, name), dots=dots)], x_label="step")
+    def one(title: str, name: str) -> str:
+        return line_chart(title, [Series("", "train", curve(steps, name))], x_label="step")
 
+    dead = Series("of the epoch", "val", [(x, 100 * y) for x, y in curve(epochs, "dead_share")], dots=True)
     pca = Series(f"PCA, rank {PCA_RANK}", "other", curve(epochs, f"fvu_pca{PCA_RANK}"))
     charts = [
         both("Loss", "loss", "val_loss", log=True),
         both("FVU (train: normalised MSE)", "mse", "fvu", pca, log=True),
-        both("L0", "l0", "l0", log=True),
-        one("Dead features (share)", epochs, "dead_share", dots=True),
-        one("Learning rate", steps, "lr"),
-        one("Tokens per second", steps, "tokens_per_second"),
+        both("L0: active features a token", "l0", "l0", log=not topk),
+        line_chart("Dead features (%)", [dead], x_label="step"),
+        one("Learning rate", "lr"),
+        one("Tokens per second", "tokens_per_second"),
     ]
-    if any(line["l1_coeff"] != steps[-1]["l1_coeff"] for line in steps):
-        charts.append(one("L1 coefficient", steps, "l1_coeff"))
+    if not topk:
+        charts.append(one("L1 coefficient", "l1_coeff"))
     return charts
 
 

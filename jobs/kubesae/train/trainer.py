@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kubesae.train.console import Console
     from kubesae.train.distributed import Ranks
     from kubesae.train.learner import Learner, StepResult
-    from kubesae.train.metrics import MetricsLog
+    from kubesae.train.metrics import Line, MetricsLog
     from kubesae.train.reader import BlockSource, Reader
     from kubesae.train.stopping import Stop
 
@@ -81,47 +81,22 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         progress, total = self.progress, self.epoch_batches[self.progress.epoch]
-        pending: list[StepResult] = []
         every = max(1, sum(self.epoch_batches) // _POINTS)
-        began, waited, start = time.monotonic(), self.reader.waited, progress.position
-        rows = progress.rows
-        with self.console.progress(f"Epoch {progress.epoch + 1} train", total, start) as show:
-            for batch in self.reader.batches(progress.epoch, start):
+        pace = _Pace(self.reader)
+        with self.console.progress(f"Epoch {progress.epoch + 1} train", total, progress.position) as show:
+            for batch in self.reader.batches(progress.epoch, progress.position):
                 x_BD = self.normaliser.apply(batch.x_BD.to(self.ranks.device))
                 result = self.learner.step(x_BD, batch.total_rows)
                 progress.position = batch.position
                 progress.loss_sum += result.loss * batch.total_rows
                 progress.active_sum += result.l0 * batch.total_rows
                 progress.rows += batch.total_rows
-                speed = (progress.rows - rows) / (time.monotonic() - began)
-                show(batch.position, f"loss {result.loss:.4f}, L0 {result.l0:.1f}, {speed:,.0f} tokens/s")
-                pending.append(result)
-                if len(pending) >= every or batch.position == total:
-                    wait = (self.reader.waited - waited) / (time.monotonic() - began)
-                    self._log_steps(pending, speed, wait)
-                    pending = []
+                pace.add(result, batch.total_rows)
+                if len(pace.results) >= every or batch.position == total:
+                    line = {"step": self.learner.steps, "epoch": progress.epoch + 1, "rows": self.learner.rows}
+                    self.log.add({"kind": "step", **line, **pace.line()})
+                show(batch.position, f"loss {result.loss:.4f}, L0 {result.l0:.1f}, {pace.speed:,.0f} tokens/s")
                 self._between_steps()
-
-    def _log_steps(self, results: Sequence[StepResult], speed: float, wait: float) -> None:
-        mean = {
-            name: sum(getattr(r, name) for r in results) / len(results)
-            for name in ("loss", "mse", "l0", "gradient_norm")
-        }
-        last = results[-1]
-        self.log.add(
-            {
-                "kind": "step",
-                "step": self.learner.steps,
-                "epoch": self.progress.epoch + 1,
-                "rows": self.learner.rows,
-                "lr": last.lr,
-                "l1_coeff": last.l1_coeff,
-                "auxk_dead": last.dead,
-                "tokens_per_second": round(speed, 1),
-                "data_wait_share": round(wait, 4),
-                **mean,
-            }
-        )
 
     def _between_steps(self) -> None:
         """Stop on a signal, and write the periodic checkpoint: all ranks at the same step."""
@@ -228,3 +203,43 @@ class Trainer:
         )
         if best:
             say(f"  ✓ New best model! (val_loss={metrics['val_loss']:.6f})")
+
+
+class _Pace:
+    """Averages results between two lines of metrics, and how fast they came."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.results: list[StepResult] = []
+        self.speed = 0.0
+        self._reader = reader
+        self._begin()
+
+    def _begin(self) -> None:
+        self._began, self._waited, self._rows = time.monotonic(), self._reader.waited, 0
+
+    def add(self, result: StepResult, rows: int) -> None:
+        """Take in a step."""
+        self.results.append(result)
+        self._rows += rows
+        speed = self._rows / (time.monotonic() - self._began)
+        self.speed = speed if self.speed == 0 else 0.9 * self.speed + 0.1 * speed
+
+    def line(self) -> Line:
+        """Return the averages since the last line."""
+        count, last = len(self.results), self.results[-1]
+        means = {
+            name: sum(getattr(result, name) for result in self.results) / count
+            for name in ("loss", "mse", "l0", "gradient_norm")
+        }
+        seconds = time.monotonic() - self._began
+        line = {
+            "lr": last.lr,
+            "l1_coeff": last.l1_coeff,
+            "auxk_dead": last.dead,
+            "tokens_per_second": round(self._rows / seconds, 1),
+            "data_wait_share": round((self._reader.waited - self._waited) / seconds, 4),
+            **means,
+        }
+        self.results = []
+        self._begin()
+        return line

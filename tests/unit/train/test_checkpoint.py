@@ -94,7 +94,7 @@ def test_writing_a_step_again_gives_the_same_tensors(store: Store) -> None:
 def test_other_bytes_than_the_marker_says_are_refused(store: Store) -> None:
     checkpoints = save(store, 5)
     store.put(keys.checkpoint_folder("one", 5) + "trainer.safetensors", b"other")
-    with pytest.raises(DamagedError, match="step-00000005.*go on from the checkpoint before it"):
+    with pytest.raises(DamagedError, match=r"step-00000005.*go on from the checkpoint before it"):
         checkpoints.newest()
 
 

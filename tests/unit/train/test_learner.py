@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +12,11 @@ from kubesae.errors import ConfigError
 from kubesae.experiment import Sae as Settings
 from kubesae.sae import SaeConfig, Weights, initial_weights
 from kubesae.train.adam import Adam
-from kubesae.train.distributed import Ranks
 from kubesae.train.learner import Learner
 from thread_ranks import ALONE, run_ranks
+
+if TYPE_CHECKING:
+    from kubesae.train.distributed import Ranks
 
 B, D, F, K = 24, 8, 32, 3
 TOTAL = 40
@@ -68,7 +72,7 @@ def test_adam_is_the_published_algorithm() -> None:
             g = gradient.double().numpy()
             m[:] = 0.9 * m + 0.1 * g
             v[:] = 0.999 * v + 0.001 * g**2
-            w -= 0.01 * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 6.25e-10)
+            w[:] -= 0.01 * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 6.25e-10)
     for mine, wanted in zip(weights, expected, strict=True):
         torch.testing.assert_close(mine.double(), torch.from_numpy(wanted), rtol=1e-4, atol=1e-6)
 
@@ -137,7 +141,7 @@ def test_ranks_train_what_one_process_does(architecture: str, world: int) -> Non
 def test_a_loss_that_is_not_finite_says_what_to_do() -> None:
     x = rows(0)
     x[3, 2] = float("nan")
-    with pytest.raises(ConfigError, match="Training diverged: at step 0 .*Lower the learning rate"):
+    with pytest.raises(ConfigError, match=r"Training diverged: at step 0 .*Lower the learning rate"):
         learner().step(x, B)
 
 

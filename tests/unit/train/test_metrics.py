@@ -31,7 +31,10 @@ def test_segments_are_json_lines_named_by_their_last_step(store: Store) -> None:
     log.add(line(1, loss=0.5))
     log.add(line(2, loss=0.25))
     log.flush(2)
-    assert store.read(keys.metrics("one", 2)) == b'{"kind":"step","loss":0.5,"step":1}\n{"kind":"step","loss":0.25,"step":2}\n'
+    assert (
+        store.read(keys.metrics("one", 2))
+        == b'{"kind":"step","loss":0.5,"step":1}\n{"kind":"step","loss":0.25,"step":2}\n'
+    )
     log.flush(3)
     assert not store.exists(keys.metrics("one", 3))
 

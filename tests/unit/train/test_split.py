@@ -25,7 +25,9 @@ def by_hash(refs: list[BlockRef]) -> list[BlockRef]:
     return sorted(refs, key=lambda ref: hashlib.sha256(f"{IDENTITY}/{ref.key}".encode()).hexdigest())
 
 
-@pytest.mark.parametrize(("count", "share", "expected"), [(100, 0.02, 2), (101, 0.02, 3), (1000, 0.02, 20), (50, 0.5, 25)])
+@pytest.mark.parametrize(
+    ("count", "share", "expected"), [(100, 0.02, 2), (101, 0.02, 3), (1000, 0.02, 20), (50, 0.5, 25)]
+)
 def test_validation_is_the_smallest_hashes(count: int, share: float, expected: int) -> None:
     refs = blocks(count)
     split = split_blocks(refs, IDENTITY, share)

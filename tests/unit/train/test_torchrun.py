@@ -1,0 +1,52 @@
+"""Two processes under torchrun end where one does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from kubesae.sae import load_sae
+from small_training import TOPK, Training
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROGRAM = """
+import sys
+from kubesae.experiment import Sae
+from kubesae.store import open_store
+from kubesae.train import Console, run_training
+
+data, output, settings = sys.argv[1:]
+run_training(open_store(data), open_store(output), Sae.model_validate_json(settings), chunk=200, console=Console(print))
+"""
+
+
+def test_two_processes_train_what_one_does(training: Training, tmp_path: Path) -> None:
+    from kubesae.experiment import Sae
+
+    alone = training.run(TOPK)
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    output = str(tmp_path / "two")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(program)]
+    settings = Sae(**TOPK).model_dump_json()
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [*command, training.data.url, output, settings], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    losses = [line for line in done.stdout.splitlines() if "Val   - Loss" in line]
+    expected = [line for line in training.lines if "Val   - Loss" in line]
+    assert len(losses) == 3, "one rank prints"
+    for mine, wanted in zip(losses, expected, strict=True):
+        loss, wanted_loss = (float(line.split("Loss: ")[1].split(",")[0]) for line in (mine, wanted))
+        assert loss == pytest.approx(wanted_loss, rel=1e-3)
+    both = load_sae(f"{output}/sae/{alone.name}"), load_sae(f"{training.output.url}/sae/{alone.name}")
+    assert both[0].metadata["numerics"]["ranks"] == 2
+    torch.testing.assert_close(both[0].weights.W_dec_FD, both[1].weights.W_dec_FD, rtol=0.05, atol=0.01)

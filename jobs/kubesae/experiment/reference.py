@@ -29,7 +29,8 @@ def reference_page() -> str:
 def _lines() -> Iterator[str]:
     yield "# The experiment file"
     yield ""
-    yield "Made by `kubesae config --reference`; a test keeps it true. Numbers may be written `3e-4`, `1e9`, `250_000_000`."
+    yield "Made by `kubesae config --reference`; a test keeps it true."
+    yield "Numbers may be written `3e-4`, `1e9`, `250_000_000`."
     for name, section in SECTIONS.items():
         yield ""
         if name:
@@ -57,7 +58,8 @@ def _type(schema: dict[str, Any]) -> str:
     if schema.get("type") == "array":
         items = schema["items"]
         return "list of sections" if "$ref" in items else f"list of {_type(items)}s"
-    return {"boolean": "true or false"}.get(schema["type"], schema["type"])
+    kind = str(schema["type"])
+    return "true or false" if kind == "boolean" else kind
 
 
 def _shown(default: object) -> str:

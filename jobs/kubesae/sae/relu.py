@@ -27,9 +27,9 @@ from kubesae.sae.weights import Weights
 if TYPE_CHECKING:
     from torch import Tensor
 
-PENALTY = 200.0
+PENALTY = 100.0
 # Below this share of active entries, sparse products are faster than dense ones.
-SPARSE_BELOW = 1 / 32
+SPARSE_BELOW = 1 / 16
 # A batch is worked through in slices of this many entries: they bound memory, and fit a CPU's cache.
 _SLICE = 1 << 23
 _SLICE_DEVICE = 1 << 29

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
-from kubesae.experiment import Experiment
+from kubesae.experiment import Experiment, canonical_json
 from kubesae.fixture import write_fixture
 
 if TYPE_CHECKING:
@@ -37,3 +38,14 @@ def small_experiment(data: str, **changes: Any) -> Experiment:
 def write_small(store: Store, **changes: Any) -> DataIdentity:
     """Write the experiment to `store` and return its identity."""
     return write_fixture(small_experiment(store.url, **changes), store, D_MODEL, FEATURES)
+
+
+def edit_record(store: Store, key: str, **changes: Any) -> None:
+    """Change fields of a record; those of its first layer are given as `layer_FIELD`."""
+    values = json.loads(store.read(key))
+    for name, value in changes.items():
+        if name.startswith("layer_"):
+            values["layers"][0][name.removeprefix("layer_")] = value
+        else:
+            values[name] = value
+    store.put(key, canonical_json(values))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.option(
     "--ce-contexts",
     type=click.IntRange(0),
-    default=8,
+    default=4,
     show_default=True,
     help="validation contexts on which the whole model is run, with the SAE spliced in; 0: it is not loaded",
 )

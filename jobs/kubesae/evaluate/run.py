@@ -80,7 +80,7 @@ def evaluate(experiment: Experiment, data: Store, output: Store, name: str | Non
         report = report.model_copy(update={"cross_entropy_reason": str(error)})
     else:
         report = report.model_copy(update={"cross_entropy": loss})
-    output.put(f"{keys.sae_folder(named.name)}evaluation.json", report.to_json())
+    output.put(keys.evaluation(named.name), report.to_json())
     return report
 
 

@@ -92,10 +92,9 @@ def write_stored(output: Store, source: Source, statistics: Statistics, examples
         statistics_sha256=sha256_hex(files["statistics"]),
         examples_sha256=sha256_hex(files["examples"]),
     )
-    folder = keys.interpret_folder(source.sae)
     for name, data in files.items():
-        output.put(f"{folder}{name}.parquet", data)
-    output.put(f"{folder}interpret.json", info.to_json())
+        output.put(keys.interpretation(source.sae, f"{name}.parquet"), data)
+    output.put(keys.interpretation(source.sae, "interpret.json"), info.to_json())
     return Stored(info, table, examples)
 
 
@@ -105,14 +104,14 @@ def read_stored(output: Store, source: Source) -> Stored | None:
     One whose files do not have the digests that its `interpret.json` names was being replaced when its writer died: it
     counts as not there.
     """
-    folder = keys.interpret_folder(source.sae)
-    where = f"{output.url}/{folder}interpret.json"
+    key = keys.interpretation(source.sae, "interpret.json")
+    where = output.url_of(key)
     try:
-        info = validate(Interpretation, parse_json_object(output.read(f"{folder}interpret.json"), where), where)
+        info = validate(Interpretation, parse_json_object(output.read(key), where), where)
         if info.source.top_k < source.top_k or info.source != source.model_copy(update={"top_k": info.source.top_k}):
             return None
-        statistics = output.read(f"{folder}statistics.parquet")
-        examples = output.read(f"{folder}examples.parquet")
+        statistics = output.read(keys.interpretation(source.sae, "statistics.parquet"))
+        examples = output.read(keys.interpretation(source.sae, "examples.parquet"))
     except MissingError:
         return None
     if (sha256_hex(statistics), sha256_hex(examples)) != (info.statistics_sha256, info.examples_sha256):

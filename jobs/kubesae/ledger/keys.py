@@ -118,6 +118,11 @@ def report(name: str) -> str:
     return f"sae/{name}/report.html"
 
 
-def interpret_folder(name: str) -> str:
-    """Folder of the interpretation of one SAE."""
-    return f"interpret/{name}/"
+def evaluation(name: str) -> str:
+    """Evaluation of an SAE."""
+    return f"sae/{name}/evaluation.json"
+
+
+def interpretation(name: str, file: str) -> str:
+    """One file of the interpretation of an SAE; `interpret.json` is written last."""
+    return f"interpret/{name}/{file}"

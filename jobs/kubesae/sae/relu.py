@@ -73,7 +73,7 @@ def loss_and_gradients(x_BD: Tensor, weights: Weights, l1_coeff: float, *, total
     for rows_BD in x_BD.split(max(1, limit // len(norm_F))):
         x_centred_BD = rows_BD - weights.b_dec_D
         f_BF = encode(x_centred_BD, weights, dtype)
-        entries = torch.count_nonzero(f_BF)
+        entries = (f_BF > 0).sum(dtype=torch.int32)
         sums.active += entries
         add = _add_sparse if entries < SPARSE_BELOW * f_BF.numel() else _add_dense
         add(sums, f_BF, x_centred_BD, weights, norm_F * l1, -2 * mean)

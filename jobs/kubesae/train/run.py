@@ -28,7 +28,7 @@ from kubesae.train.metrics import MetricsLog
 from kubesae.train.reader import BlockSource, Reader
 from kubesae.train.report import report_html
 from kubesae.train.settings import Target, config_document, require_identity, resolve_target
-from kubesae.train.split import split_blocks
+from kubesae.shards.split import split_blocks
 from kubesae.train.start import fresh_start, resumed_start
 from kubesae.train.stopping import noticing_signals
 from kubesae.train.trainer import Limits, Trainer
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from kubesae.shards import BlockRef
     from kubesae.store import Store
     from kubesae.train.distributed import Ranks
-    from kubesae.train.split import Split
+    from kubesae.shards.split import Split
     from kubesae.train.start import Start
     from kubesae.train.stopping import Stop
 

@@ -33,7 +33,8 @@ SHA12 = "3fa2b1c4d5e6"
         (keys.best("x"), "sae/x/best.json"),
         (keys.metrics("x", 12_000), "sae/x/metrics/00012000.jsonl"),
         (keys.report("x"), "sae/x/report.html"),
-        (keys.interpret_folder("x"), "interpret/x/"),
+        (keys.evaluation("x"), "sae/x/evaluation.json"),
+        (keys.interpretation("x", "interpret.json"), "interpret/x/interpret.json"),
     ],
 )
 def test_keys_are_those_of_the_contract(key: str, expected: str) -> None:

@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
-import pytest
-
 from kubesae.ledger import VerifyReport, keys, read_identity, read_record, record_list
-from kubesae.store import open_store
 from kubesae.verify import report_lines, verify
-from small_experiment import small_experiment, write_small
+from small_experiment import small_experiment
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from kubesae.store import Store
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder of a small experiment, which is copied and never changed."""
-    folder = tmp_path_factory.mktemp("console")
-    write_small(open_store(str(folder)))
-    return folder
-
-
-@pytest.fixture
-def small(pristine: Path, tmp_path: Path) -> Store:
-    """Give a store with a small experiment of its own."""
-    shutil.copytree(pristine, tmp_path / "data")
-    return open_store(str(tmp_path / "data"))
 
 
 def lines(store: Store, report: VerifyReport) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 
 from kubesae.errors import ConfigError
 from kubesae.shards import BlockRef
-from kubesae.train.split import split_blocks
+from kubesae.shards.split import split_blocks
 
 IDENTITY = "ab" * 32
 

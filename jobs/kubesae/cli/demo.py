@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubesae.cli.console import say
-from kubesae.errors import KubesaeError
+from kubesae.errors import ConfigError, KubesaeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,11 +70,14 @@ def run_demo(folder: Path) -> dict[str, float]:
     """Run the demo in `folder`; return the seconds of each stage.
 
     Raises:
+        ConfigError: `folder` is no folder to work in.
         KubesaeError: a stage failed; it has said why.
 
     """
     from kubesae.model.smollm2 import demo_model  # noqa: PLC0415 - keeps --help fast
 
+    if folder.suffix in {".yaml", ".yml"}:
+        raise ConfigError(f"The demo takes a folder to work in, not an experiment file: {folder}. Leave it out.")
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     experiment = demo_experiment(folder, demo_model(say))

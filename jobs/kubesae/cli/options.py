@@ -106,10 +106,13 @@ def overrides(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_flag(field: str, value: object) -> object:
-    """Read a flag's text as YAML; a list may be given with commas."""
+    """Read a flag's text: as it is where the field is text, else as YAML; a list may be given with commas."""
     if not isinstance(value, str):
         return value
-    if "tuple" in str(_field_info(field).annotation) and not value.startswith("["):
+    metavar = _metavar(_field_info(field))
+    if metavar in {"TEXT", "CHOICE"}:
+        return value
+    if metavar == "LIST" and not value.startswith("["):
         value = f"[{value}]"
     return parse_yaml(f"value: {value}", flag_of(field))["value"]
 

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
 
 from kubesae.sae.kernels import Code, decode
-from kubesae.sae.step import Step, add_gradients, no_gradients, sparse_gradients
+from kubesae.sae.step import Step, add_gradients, sparse_gradients
 from kubesae.sae.weights import Weights
 
 if TYPE_CHECKING:
@@ -67,44 +68,64 @@ def loss_and_gradients(x_BD: Tensor, weights: Weights, l1_coeff: float, *, total
     l1 = penalty_weight(l1_coeff, x_BD.shape[1]) / total_rows
     mean = 1 / (total_rows * x_BD.shape[1])
     limit = _SLICE if x_BD.device.type == "cpu" else _SLICE_DEVICE
-    sums = _Sums(
-        no_gradients(weights), torch.zeros_like(norm_F), x_BD.new_zeros(()), torch.zeros_like(norm_F[0]).long()
-    )
-    for rows_BD in x_BD.split(max(1, limit // len(norm_F))):
-        x_centred_BD = rows_BD - weights.b_dec_D
-        f_BF = encode(x_centred_BD, weights, dtype)
-        entries = (f_BF > 0).sum(dtype=torch.int32)
-        sums.active += entries
-        add = _add_sparse if entries < SPARSE_BELOW * f_BF.numel() else _add_dense
-        add(sums, f_BF, x_centred_BD, weights, norm_F * l1, -2 * mean)
+    slices = x_BD.split(max(1, limit // len(norm_F)))
+    total = reduce(_Slice.add, (_backward(rows_BD, weights, norm_F * l1, -2 * mean, dtype) for rows_BD in slices))
     # the norm's own gradient: d |W_i| / d W_i = W_i / |W_i|
-    turn_F = sums.activation_F * l1 / norm_F.clamp_min(1e-30)
-    sums.gradients.W_dec_FD.addcmul_(weights.W_dec_FD, turn_F[:, None])
-    loss = sums.squared_error * mean + l1 * (sums.activation_F @ norm_F)
-    return Step(sums.gradients, loss, sums.squared_error, sums.active, sums.activation_F > 0)
+    turn_F = total.activation_F * l1 / norm_F.clamp_min(1e-30)
+    total.gradients.W_dec_FD.addcmul_(weights.W_dec_FD, turn_F[:, None])
+    loss = total.squared_error * mean + l1 * (total.activation_F @ norm_F)
+    return Step(total.gradients, loss, total.squared_error, total.active, total.activation_F > 0)
 
 
-@dataclass
-class _Sums:
-    """What the slices of a batch add up to; `activation_F`: sum of f over rows."""
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    """Sums over the rows of a slice; `activation_F` is that of f."""
 
     gradients: Weights
     activation_F: Tensor
     squared_error: Tensor
     active: Tensor
 
+    def add(self, other: _Slice) -> _Slice:
+        """Return the sums over both; this one's gradients are overwritten."""
+        add_gradients(self.gradients, other.gradients)
+        return _Slice(
+            self.gradients,
+            self.activation_F + other.activation_F,
+            self.squared_error + other.squared_error,
+            self.active + other.active,
+        )
 
-def _add_sparse(sums: _Sums, f_BF: Tensor, x_centred_BD: Tensor, weights: Weights, l1_F: Tensor, scale: float) -> None:
-    """Add a slice with few active entries. `l1_F`: the penalty's gradient by f; `scale`: of the gradient by x_hat."""
+
+def _backward(x_BD: Tensor, weights: Weights, l1_F: Tensor, scale: float, dtype: torch.dtype) -> _Slice:
+    """Forward and backward of a slice.
+
+    Args:
+        x_BD: its rows.
+        weights: the weights.
+        l1_F: the penalty's gradient by f.
+        scale: what errors are multiplied by to give the gradient by x_hat.
+        dtype: of dense products.
+
+    """
+    x_centred_BD = x_BD - weights.b_dec_D
+    f_BF = encode(x_centred_BD, weights, dtype)
+    active = (f_BF > 0).sum(dtype=torch.int32)
+    backward = _sparse if active < SPARSE_BELOW * f_BF.numel() else _dense
+    return backward(f_BF, x_centred_BD, weights, l1_F, scale, active)
+
+
+def _sparse(f_BF: Tensor, x_centred_BD: Tensor, weights: Weights, l1_F: Tensor, scale: float, active: Tensor) -> _Slice:
+    """Backward of a slice with few active entries."""
     code = to_code(f_BF, x_centred_BD.dtype)
     e_BD = x_centred_BD - decode(code, weights.W_dec_FD)
-    add_gradients(sums.gradients, sparse_gradients(code, x_centred_BD, e_BD * scale, weights, l1_F))
-    sums.activation_F.index_add_(0, code.features_N, code.values_N)
-    sums.squared_error += e_BD.square().sum()
+    gradients = sparse_gradients(code, x_centred_BD, e_BD * scale, weights, l1_F)
+    activation_F = torch.zeros_like(l1_F).index_add_(0, code.features_N, code.values_N)
+    return _Slice(gradients, activation_F, e_BD.square().sum(), active)
 
 
-def _add_dense(sums: _Sums, f_BF: Tensor, x_centred_BD: Tensor, weights: Weights, l1_F: Tensor, scale: float) -> None:
-    """Add a slice by dense products in the dtype of `f_BF`; arguments as above."""
+def _dense(f_BF: Tensor, x_centred_BD: Tensor, weights: Weights, l1_F: Tensor, scale: float, active: Tensor) -> _Slice:
+    """Backward of any slice, by products in the dtype of `f_BF`."""
     dtype, exact = f_BF.dtype, x_centred_BD.dtype
     W_dec_FD = weights.W_dec_FD.to(dtype)
     e_BD = x_centred_BD - f_BF @ W_dec_FD
@@ -112,11 +133,9 @@ def _add_dense(sums: _Sums, f_BF: Tensor, x_centred_BD: Tensor, weights: Weights
     dz_BF = torch.addmm(l1_F.to(dtype), g_BD.to(dtype), W_dec_FD.T).mul_(f_BF > 0)
     db_enc_F = dz_BF.sum(0, dtype=exact)
     gradients = Weights(
-        W_enc_FD=dz_BF.T @ x_centred_BD.to(dtype),
+        W_enc_FD=(dz_BF.T @ x_centred_BD.to(dtype)).to(exact),
         b_enc_F=db_enc_F,
-        W_dec_FD=f_BF.T @ g_BD.to(dtype),
+        W_dec_FD=(f_BF.T @ g_BD.to(dtype)).to(exact),
         b_dec_D=g_BD.sum(0) - db_enc_F @ weights.W_enc_FD,
     )
-    add_gradients(sums.gradients, gradients)
-    sums.activation_F += f_BF.sum(0, dtype=exact)
-    sums.squared_error += e_BD.square().sum()
+    return _Slice(gradients, f_BF.sum(0, dtype=exact), e_BD.square().sum(), active)

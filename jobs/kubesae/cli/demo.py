@@ -45,10 +45,11 @@ def demo_experiment(folder: Path, model: Path) -> dict[str, Any]:
                 "architecture": "topk",
                 "d_sae": 4608,
                 "k": 32,
-                "lr": 1e-3,
+                "lr": 2e-3,
                 "batch_size": 2048,
-                "epochs": 5,
+                "epochs": 4,
                 "dead_after": 200_000,
+                "shuffle_rows": 400_000,
             }
         ],
     }
@@ -130,7 +131,8 @@ Where to look
 
 What to try next
   kubesae interpret {file} --feature-id 0 --top-k 5         one feature
-  kubesae train {file} --architecture relu --sae-name l1    another SAE on the same activations
+  kubesae train {file} --sae-name l1 --architecture relu --l1-coeff 1e-3 --lr 3e-4 --batch-size 512 --epochs 3
+                                                 another SAE on the same activations: ReLU + L1
   a model and corpus from the hub: set `model: HuggingFaceTB/SmolLM2-135M`, and `source: wikitext` in a corpus
   S3: set `data: s3://bucket/prefix` (credentials from the usual AWS variables)
   a cluster: start `kubesae collect --index I --of N` on every machine, over one s3:// prefix"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +28,14 @@ SAE = "sae.0."
 @click.option("--num-shards", type=int, help="check that the data has this many shards")
 @click.option("--d-model", type=int, help="check that the activations have this width")
 @click.option("--train-device", default="auto", show_default=True, help="auto: a GPU of this rank, else the CPU")
+@click.option("--grace", default=10.0, show_default=True, help="seconds that SIGTERM leaves for a last checkpoint")
 def command(
     experiment: Path | None,
     num_workers: int,
     num_shards: int | None,
     d_model: int | None,
     train_device: str,
+    grace: float,
     **flags: Any,
 ) -> None:
     """Train a sparse autoencoder on collected activations.
@@ -47,8 +50,7 @@ def command(
     resolved = resolve(experiment, given)
     from kubesae.ledger import read_identity, write_run  # noqa: PLC0415 - keeps --help fast
     from kubesae.store import open_store  # noqa: PLC0415
-    from kubesae.train import run_training  # noqa: PLC0415
-    from kubesae.train.console import Console  # noqa: PLC0415
+    from kubesae.train import Console, Limits, run_training  # noqa: PLC0415
 
     data, output = open_store(resolved.data), open_store(resolved.output_prefix)
     _check(read_identity(data), data, num_shards, d_model)
@@ -62,8 +64,10 @@ def command(
             console=Console(say, bars=sys.stdout.isatty()),
             workers=num_workers,
             device=train_device,
+            limits=Limits(grace=grace),
         )
-        say(f"Report: {output.url}/{result.report}")
+        if os.environ.get("RANK", "0") == "0":  # torchrun's number of this process
+            say(f"Report: {output.url_of(result.report)}")
 
 
 def _choose(experiment: Experiment, changes: dict[str, Any]) -> Sae:

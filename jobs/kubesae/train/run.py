@@ -20,6 +20,7 @@ from kubesae.errors import ConfigError
 from kubesae.ledger import Plan, chunk_edges, keys
 from kubesae.sae import matmul_dtype
 from kubesae.shards import read_index
+from kubesae.shards.split import split_blocks
 from kubesae.train.advice import advise
 from kubesae.train.checkpoint import Checkpoints, claim_name
 from kubesae.train.console import Console, silent
@@ -28,7 +29,6 @@ from kubesae.train.metrics import MetricsLog
 from kubesae.train.reader import BlockSource, Reader
 from kubesae.train.report import report_html
 from kubesae.train.settings import Target, config_document, require_identity, resolve_target
-from kubesae.shards.split import split_blocks
 from kubesae.train.start import fresh_start, resumed_start
 from kubesae.train.stopping import noticing_signals
 from kubesae.train.trainer import Limits, Trainer
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from kubesae.experiment import DataIdentity
     from kubesae.experiment import Sae as Settings
     from kubesae.shards import BlockRef
+    from kubesae.shards.split import Split
     from kubesae.store import Store
     from kubesae.train.distributed import Ranks
-    from kubesae.shards.split import Split
     from kubesae.train.start import Start
     from kubesae.train.stopping import Stop
 

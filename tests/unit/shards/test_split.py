@@ -15,8 +15,18 @@ IDENTITY = "ab" * 32
 
 def blocks(count: int, rows: int = 10) -> list[BlockRef]:
     return [
-        BlockRef(layer=1, row=rows * i, rows=rows, shard=0, part=i, block=0, key=f"s0000-p{i:06d}-b0000", tar=f"{i}.tar",
-                 offset=0, bytes=1024)
+        BlockRef(
+            layer=1,
+            row=rows * i,
+            rows=rows,
+            shard=0,
+            part=i,
+            block=0,
+            key=f"s0000-p{i:06d}-b0000",
+            tar=f"{i}.tar",
+            offset=0,
+            bytes=1024,
+        )
         for i in range(count)
     ]  # fmt: skip
 

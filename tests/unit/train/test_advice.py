@@ -29,8 +29,7 @@ def advice(config: SaeConfig = RELU, l1_coeff: float = 1e-3, target_l0: float | 
         ({"l0": 120.0}, "near the usual 50 to 100"),
         (
             {"mse": 0.02, "fvu": 0.021},
-            "MSE is 0.0200 (normalised), FVU 0.0210: over 0.015. "
-            "To reconstruct better, train longer (--epochs 5), lower --l1-coeff from 0.001 to 0.0005",
+            "FVU 0.0210: over 0.015. To reconstruct better, train longer (--epochs 5), lower --l1-coeff from 0.001 to",
         ),
         ({"mse": 0.002}, "may be overfitting. To see more in each feature, raise --l1-coeff"),
         ({"mse": 0.007}, "good for interpretation"),

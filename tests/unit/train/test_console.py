@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import TYPE_CHECKING
 
 from kubesae.train import console
 from kubesae.train.console import Console
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_a_log_gets_a_line_when_the_last_is_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:

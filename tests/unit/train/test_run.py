@@ -14,8 +14,8 @@ from kubesae.errors import ConfigError, IdentityError
 from kubesae.ledger import keys, read_identity
 from kubesae.sae import load_sae
 from kubesae.shards import read_block, read_index
-from kubesae.store import open_store
 from kubesae.shards.split import split_blocks
+from kubesae.store import open_store
 from small_experiment import write_small
 from small_training import RELU, SMALL, TOPK, Training
 

@@ -79,7 +79,7 @@ def test_the_whole_pipeline(file, store_url):
         assert line in collected
     assert f"✓ Total tokens: {TOKENS:,}\n" in kubesae("verify", file, "--mode", "full")
     trained = kubesae("train", file)
-    for line in ("Found 6 activation chunks", f"Total activations: {TOKENS:,}", "Epoch 1:", "  Val   - Loss: "):
+    for line in ("Found 5 activation chunks", f"Total activations: {TOKENS:,}", "Epoch 1:", "  Val   - Loss: "):
         assert line in trained
     assert "✓ New best model! (val_loss=" in trained
     assert "fvu" in kubesae("evaluate", file).lower()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubesae.cli.console import say
-from kubesae.cli.options import experiment_options, overrides, resolve
+from kubesae.cli.options import choose_sae, experiment_options, overrides, resolve
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command("evaluate")
 @experiment_options("model")
-@click.option("--sae-name", help="which SAE (default: the only one there is)")
+@click.option("--sae-name", help="which SAE (default: the experiment's, or the only one there is)")
 @click.option(
     "--ce-contexts",
     type=click.IntRange(0),
@@ -34,7 +34,7 @@ def command(experiment: Path | None, sae_name: str | None, ce_contexts: int, as_
     from kubesae.store import open_store  # noqa: PLC0415
 
     output = open_store(resolved.output_prefix)
-    report = evaluate(resolved, open_store(resolved.data), output, sae_name, ce_contexts)
+    report = evaluate(resolved, open_store(resolved.data), output, choose_sae(resolved, sae_name), ce_contexts)
     if as_json:
         click.echo(report.to_json().decode())
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubesae.cli.console import say
-from kubesae.cli.options import experiment_options, overrides, resolve
+from kubesae.cli.options import choose_sae, experiment_options, overrides, resolve
 from kubesae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 @click.command("interpret")
 @experiment_options("interpret.context_tokens")
-@click.option("--sae-name", help="which SAE (default: the only one there is)")
+@click.option("--sae-name", help="which SAE (default: the experiment's, or the only one there is)")
 @click.option("--statistics", is_flag=True, help="top 20 features by maximum and by frequency (the default)")
 @click.option("--feature-id", type=int, help="show where this feature is most active")
 @click.option("--top-k", type=click.IntRange(1), help="how many rows to show of --feature-id  [default: all stored]")
@@ -56,7 +56,9 @@ def command(
     from kubesae.store import open_store  # noqa: PLC0415
 
     output = open_store(resolved.output_prefix)
-    found = interpret(open_store(resolved.data), output, sae_name, resolved.interpret, _progress())
+    found = interpret(
+        open_store(resolved.data), output, choose_sae(resolved, sae_name), resolved.interpret, _progress()
+    )
     stored = found.stored
     if feature_id is not None:
         examples = found.examples(feature_id, top_k or stored.info.source.top_k, _progress())

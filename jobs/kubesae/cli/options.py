@@ -138,3 +138,8 @@ def resolve(experiment: Path | None, given: dict[str, Any]) -> Experiment:
     for field, value in given.items():
         set_field(values, field, value)
     return validate(Experiment, values, f"the experiment at {given['data']} with your flags")
+
+
+def choose_sae(experiment: Experiment, name: str | None) -> str | None:
+    """Return the SAE that a command is about: the flag's, else the experiment's if it names one alone, else None."""
+    return name if name or len(experiment.sae) > 1 else experiment.sae[0].name

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kubesae.errors import ConfigError
+from kubesae.errors import ConfigError, MissingError
 from kubesae.evaluate.report import CrossEntropy, Evaluation
 from kubesae.evaluate.splice import Context, load_language_model, measure
-from kubesae.experiment import Sae, validate
+from kubesae.experiment import Sae, parse_json_object, validate
 from kubesae.ledger import keys, read_identity
 from kubesae.model import resolve_model
 from kubesae.model.truncate import find_layers
@@ -53,7 +53,7 @@ class _Measured:
 
 
 def evaluate(experiment: Experiment, data: Store, output: Store, name: str | None, contexts: int) -> Evaluation:
-    """Evaluate an SAE and write `sae/<name>/evaluation.json`.
+    """Evaluate an SAE and write `sae/<name>/evaluation.json`, or return what is there if it says as much.
 
     Args:
         experiment: says where the model is.
@@ -71,6 +71,9 @@ def evaluate(experiment: Experiment, data: Store, output: Store, name: str | Non
     if identity is None:
         raise ConfigError(f"No activations have been collected at {data.url} yet. Run `kubesae collect` first.")
     named = open_named(output, name, identity)
+    stored = _stored(output, identity, named, contexts)
+    if stored is not None:
+        return stored
     split = _split(data, identity, named)
     measured = _read(data, split.validation, named.sae, identity.context, contexts)
     report = _report(named, identity, split, measured)
@@ -82,6 +85,18 @@ def evaluate(experiment: Experiment, data: Store, output: Store, name: str | Non
         report = report.model_copy(update={"cross_entropy": loss})
     output.put(keys.evaluation(named.name), report.to_json())
     return report
+
+
+def _stored(output: Store, identity: DataIdentity, named: NamedSae, contexts: int) -> Evaluation | None:
+    """Return the stored evaluation of this data and SAE, unless it was made on fewer contexts."""
+    key = keys.evaluation(named.name)
+    try:
+        found = validate(Evaluation, parse_json_object(output.read(key), output.url_of(key)), output.url_of(key))
+    except MissingError:
+        return None
+    measured = found.cross_entropy.contexts if found.cross_entropy is not None else 0
+    same = (found.identity, found.sae_sha256) == (identity.sha256, named.sha256)
+    return found if same and measured >= contexts else None
 
 
 def _split(data: Store, identity: DataIdentity, named: NamedSae) -> Split:

@@ -77,6 +77,15 @@ def test_the_report_is_stored_and_reads_back(small):
     assert store.read("sae/small/evaluation.json") == stored
 
 
+def test_an_evaluation_of_the_same_is_not_made_again(small, monkeypatch):
+    store, _ = small
+    report = evaluate(small_experiment(store.url), store, store, "small", 0)
+    monkeypatch.setattr("kubesae.evaluate.run.read_block", lambda *_: pytest.fail("a block was read"))
+    assert evaluate(small_experiment(store.url), store, store, "small", 0) == report
+    with pytest.raises(pytest.fail.Exception):
+        evaluate(small_experiment(store.url), store, store, "small", 1)
+
+
 def test_without_the_model_the_report_says_why_there_is_no_cross_entropy(small, tmp_path):
     store, _ = small
     save_model(tmp_path / "model", "llama")

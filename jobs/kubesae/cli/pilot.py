@@ -23,7 +23,7 @@ def command(experiment: Path | None, **flags: Any) -> int:
     """
     resolved = resolve(experiment, overrides(flags))
     from kubesae.collect import Events, Share, collect  # noqa: PLC0415 - keeps --help fast
-    from kubesae.ledger import Plan, gate_is_open, read_identity, read_report, write_run  # noqa: PLC0415
+    from kubesae.ledger import Plan, gate_is_open, read_report, require_identity, write_run  # noqa: PLC0415
     from kubesae.store import open_store  # noqa: PLC0415
     from kubesae.verify import report_lines, verify  # noqa: PLC0415
 
@@ -31,9 +31,7 @@ def command(experiment: Path | None, **flags: Any) -> int:
     store.probe()
     write_run(store, resolved)
     collect(resolved, store, Share((0,), resolved.pilot.tokens), Events(say, resolved.pilot.chunk))
-    identity = read_identity(store)
-    if identity is None:
-        return EXIT_USER
+    identity = require_identity(store)
     report = read_report(store, "pilot")
     current = gate_is_open(store, Plan.of(identity), identity.sha256, "pilot", resolved.pilot.tokens)
     if report is None or report.mode != "full" or not current:

@@ -30,16 +30,15 @@ def command(experiment: Path | None, mode: Any, scope: Any, as_json: bool, **fla
     2: something is wrong, named line by line.
     """
     resolved = resolve(experiment, overrides(flags))
-    from kubesae.ledger import read_identity  # noqa: PLC0415 - keeps --help fast
+    from kubesae.ledger import require_identity  # noqa: PLC0415 - keeps --help fast
     from kubesae.store import open_store  # noqa: PLC0415
     from kubesae.verify import report_lines, verify  # noqa: PLC0415
 
     store = open_store(resolved.data)
     report = verify(store, scope, mode or resolved.verify.mode, resolved.pilot.tokens)
-    identity = read_identity(store)
     if as_json:
         click.echo(report.to_json().decode())
-    elif identity is not None:
-        for line in report_lines(report, identity, resolved):
+    else:
+        for line in report_lines(report, require_identity(store), resolved):
             say(line)
     return 0 if report.passed else EXIT_USER

@@ -17,7 +17,7 @@ from kubesae.errors import ConfigError, MissingError
 from kubesae.evaluate.report import CrossEntropy, Evaluation
 from kubesae.evaluate.splice import Context, load_language_model, measure
 from kubesae.experiment import Sae, parse_json_object, validate
-from kubesae.ledger import keys, read_identity
+from kubesae.ledger import keys, require_identity
 from kubesae.model import resolve_model
 from kubesae.model.truncate import find_layers
 from kubesae.sae.kernels import decode
@@ -67,9 +67,7 @@ def evaluate(experiment: Experiment, data: Store, output: Store, name: str | Non
         DamagedError: stored bytes are not what they should be.
 
     """
-    identity = read_identity(data)
-    if identity is None:
-        raise ConfigError(f"No activations have been collected at {data.url} yet. Run `kubesae collect` first.")
+    identity = require_identity(data)
     named = open_named(output, name, identity)
     stored = _stored(output, identity, named, contexts)
     if stored is not None:

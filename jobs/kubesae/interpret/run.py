@@ -21,7 +21,7 @@ from kubesae.errors import ConfigError
 from kubesae.interpret.contexts import examples_table
 from kubesae.interpret.statistics import Statistics
 from kubesae.interpret.stored import Source, Stored, read_stored, write_stored
-from kubesae.ledger import Plan, read_identity
+from kubesae.ledger import Plan, require_identity
 from kubesae.sae.named import NamedSae, open_named
 from kubesae.shards import BlockRef, codec, read_block, read_index
 
@@ -103,9 +103,7 @@ def interpret(
         DamagedError: stored bytes are not what they should be.
 
     """
-    identity = read_identity(data)
-    if identity is None:
-        raise ConfigError(f"No activations have been collected at {data.url} yet. Run `kubesae collect` first.")
+    identity = require_identity(data)
     manifest = require_manifest(data)
     named = open_named(output, name, identity)
     refs = read_index(data, identity, named.layer)

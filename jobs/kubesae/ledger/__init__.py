@@ -10,6 +10,7 @@ from kubesae.ledger.progress import (
     read_record,
     record_list,
     record_list_hash,
+    require_identity,
     shard_progress,
 )
 from kubesae.ledger.record import LayerRecord, Numerics, Record, parse_record
@@ -49,6 +50,7 @@ __all__ = [
     "read_run",
     "record_list",
     "record_list_hash",
+    "require_identity",
     "scope_records",
     "shard_progress",
     "share_of",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kubesae.errors import MissingError
+from kubesae.errors import ConfigError, MissingError
 from kubesae.experiment import DataIdentity, parse_json_object, sha256_hex, validate
 from kubesae.ledger import keys
 from kubesae.ledger.plan import Plan, chunks_done
@@ -51,6 +51,17 @@ def read_identity(store: Store) -> DataIdentity | None:
         return None
     where = f"{store.url}/{keys.IDENTITY}"
     return validate(DataIdentity, parse_json_object(data, where), where)
+
+
+def require_identity(store: Store) -> DataIdentity:
+    """Return the identity of the data in `store`. Raises ConfigError when nothing has been collected there."""
+    identity = read_identity(store)
+    if identity is None:
+        raise ConfigError(
+            f"No activations have been collected at {store.url} yet. Run `kubesae collect` first, or give the prefix "
+            "of an experiment."
+        )
+    return identity
 
 
 def committed_parts(store: Store, shard: int) -> dict[int, datetime]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kubesae.errors import ConfigError
-from kubesae.ledger import read_identity
+from kubesae.ledger import require_identity
 from kubesae.shards.index import read_index
 from kubesae.shards.reader import read_block
 from kubesae.store import open_store
@@ -67,9 +67,7 @@ def open_webdataset(prefix: str, layer: int, *, shards: Sequence[int] | None = N
     import webdataset as wds  # noqa: PLC0415 - an extra, and it imports torch
 
     store = open_store(prefix)
-    identity = read_identity(store)
-    if identity is None:
-        raise ConfigError(f"There are no activations at {prefix}. Give the `data` prefix of an experiment.")
+    identity = require_identity(store)
     blocks: dict[str, list[BlockRef]] = {}
     for ref in read_index(store, identity, layer):
         if shards is None or ref.shard in shards:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kubesae.errors import ConfigError
-from kubesae.ledger import Plan, chunk_edges, keys
+from kubesae.ledger import Plan, chunk_edges, keys, require_identity
 from kubesae.sae import matmul_dtype
 from kubesae.shards import read_index
 from kubesae.shards.split import split_blocks
@@ -28,7 +28,7 @@ from kubesae.train.distributed import join_ranks
 from kubesae.train.metrics import MetricsLog
 from kubesae.train.reader import BlockSource, Reader
 from kubesae.train.report import report_html
-from kubesae.train.settings import Target, config_document, require_identity, resolve_target
+from kubesae.train.settings import Target, config_document, resolve_target
 from kubesae.train.start import fresh_start, resumed_start
 from kubesae.train.stopping import noticing_signals
 from kubesae.train.trainer import Limits, Trainer

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kubesae.errors import ConfigError
-from kubesae.ledger import read_identity
 from kubesae.sae import SaeConfig
 
 if TYPE_CHECKING:
     from kubesae.experiment import DataIdentity
     from kubesae.experiment import Sae as Settings
-    from kubesae.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +20,6 @@ class Target:
     name: str
     layer: int
     config: SaeConfig
-
-
-def require_identity(data: Store) -> DataIdentity:
-    """Return the identity of the data in the store.
-
-    Raises:
-        ConfigError: nothing has been collected there.
-
-    """
-    identity = read_identity(data)
-    if identity is None:
-        raise ConfigError(
-            f"There are no activations at {data.url}. Run `kubesae collect` first, or give another --data."
-        )
-    return identity
 
 
 def resolve_target(settings: Settings, identity: DataIdentity) -> Target:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kubesae.corpus import read_shard_tokens, require_manifest
-from kubesae.errors import ConfigError, DamagedError
+from kubesae.errors import DamagedError
 from kubesae.ledger import (
     Finding,
     Plan,
@@ -19,8 +19,8 @@ from kubesae.ledger import (
     keys,
     parse_record,
     planned_records,
-    read_identity,
     record_list_hash,
+    require_identity,
     scope_records,
 )
 from kubesae.shards import blocks_of, write_index
@@ -58,9 +58,7 @@ def verify(
         DamagedError: identity or tokens are damaged, so that nothing can be checked against them.
 
     """
-    identity = read_identity(store)
-    if identity is None:
-        raise ConfigError(f"No activations have been collected at {store.url} yet. Run `kubesae collect` first.")
+    identity = require_identity(store)
     manifest = require_manifest(store)
     if manifest.sha256 != identity.tokens_manifest:
         raise DamagedError(

@@ -166,7 +166,7 @@ def test_default_sizes_and_name(training: Training) -> None:
 def test_missing_and_incomplete_data_are_refused(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "data"))
     training = Training(store, store)
-    with pytest.raises(ConfigError, match="There are no activations at"):
+    with pytest.raises(ConfigError, match="No activations have been collected at"):
         training.run(TOPK)
     write_small(store)
     store.delete(keys.record(1, 2))

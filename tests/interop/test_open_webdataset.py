@@ -95,7 +95,7 @@ def test_what_is_not_there_is_said(folder: str, tmp_path: Path) -> None:
         kubesae.open_webdataset(folder, 3)
     with pytest.raises(ConfigError, match=r"no activations of shards \[7\]"):
         kubesae.open_webdataset(folder, 1, shards=[7])
-    with pytest.raises(ConfigError, match="no activations at"):
+    with pytest.raises(ConfigError, match="No activations have been collected at"):
         kubesae.open_webdataset(str(tmp_path / "nothing"), 1)
 
 

@@ -47,7 +47,8 @@ class Events:
             self._saved += 1
 
     def complete(self, shard: int) -> None:
-        """The shard is collected."""
+        """The shard is collected: chunks after a gap that was filled just now are saved too."""
+        self.committed(shard, self._edges[-1])
         self._say(f"Shard {shard}: Collection complete!")
 
     def nothing_to_do(self, shard: int) -> None:

@@ -155,6 +155,15 @@ def test_a_finished_collection_loads_no_model(experiment, prepared, monkeypatch)
     assert run(experiment, prepared) == [f"Shard {i}: Collection complete! (collected before)" for i in (0, 1)]
 
 
+def test_a_gap_is_filled_and_the_chunks_after_it_are_counted(experiment, prepared):
+    run(experiment, prepared)
+    before = tree(prepared)
+    prepared.delete(keys.record(0, 0))
+    lines = run(experiment, prepared, Share((0,)))
+    assert lines[-3:] == ["Shard 0: 501 tokens collected", "Shard 0: Saved chunk 2", "Shard 0: Collection complete!"]
+    assert tree(prepared) == before
+
+
 @pytest.mark.parametrize("change", [{"layers": (0, 2)}, {"contexts_per_block": 1}, {"storage": "float32"}])
 def test_another_identity_is_refused_and_nothing_touched(experiment, prepared, change):
     run(experiment, prepared, Share((0,)))

@@ -68,8 +68,8 @@ class LazyGroup(click.Group):
 def group(log_format: str) -> None:
     """Turn a language model and a corpus into sparse-autoencoder features that people can read.
 
-    Every command takes an experiment file; each of its fields is a flag too. Exit codes: 0 done; 2 your input cannot
-    work as it is; 75 interrupted, start again to go on; anything else is a fault, and trying again may help.
+    Every command takes an experiment file, and the fields it is about as flags too. Exit codes: 0 done; 2 your input
+    cannot work as it is; 75 interrupted, start again to go on; anything else is a fault, and trying again may help.
     """
     if log_format == "json":
         console.use_json()

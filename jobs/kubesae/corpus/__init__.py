@@ -11,8 +11,9 @@ from kubesae.corpus.manifest import (
 )
 from kubesae.corpus.packing import Packer, Piece
 from kubesae.corpus.sources import HubDataset, LocalFiles, TextDocument, open_source
-from kubesae.corpus.tokenizer import Encoded, Tokenizer, Vocabulary
-from kubesae.corpus.tokens import ShardTokens, read_shard_tokens
+from kubesae.corpus.text import marked, split_text, visible
+from kubesae.corpus.tokenizer import Encoded, Tokenizer, Vocabulary, check_definition
+from kubesae.corpus.tokens import ShardTokens, read_documents, read_shard_tokens, read_token_ids, read_token_range
 
 __all__ = [
     "CorpusInfo",
@@ -29,8 +30,15 @@ __all__ = [
     "TokenizerInfo",
     "TokensManifest",
     "Vocabulary",
+    "check_definition",
+    "marked",
     "open_source",
+    "read_documents",
     "read_manifest",
     "read_shard_tokens",
+    "read_token_ids",
+    "read_token_range",
     "require_manifest",
+    "split_text",
+    "visible",
 ]

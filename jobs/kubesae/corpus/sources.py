@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kubesae.errors import ConfigError, KubesaeError
+from kubesae.errors import ConfigError
 from kubesae.experiment import canonical_json, is_path, sha256_hex
+from kubesae.hub import loading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -130,7 +131,9 @@ def _open_local(corpus: Corpus, seed: int) -> LocalFiles:
         files = [path for path in files if _is_text(path)]
     if not files:
         kind = "" if corpus.format == "auto" else f"{corpus.format} "
-        raise ConfigError(f"Corpus {corpus.name}: there is no {kind}file with text in {corpus.source!r}.")
+        raise ConfigError(
+            f"Corpus {corpus.name}: there is no {kind}file with text in {corpus.source!r}. Check `source` and `format`."
+        )
     order = np.random.Generator(np.random.PCG64([seed, 1])).permutation(len(files))
     return LocalFiles(root, tuple(files[i] for i in order), builder, corpus.field)
 
@@ -178,22 +181,15 @@ def _is_text(path: Path) -> bool:
 
 def _open_hub(corpus: Corpus) -> HubDataset:
     from datasets import load_dataset  # noqa: PLC0415 - an extra, and slow to import
-    from datasets.exceptions import DatasetNotFoundError  # noqa: PLC0415
     from huggingface_hub import HfApi  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled  # noqa: PLC0415
 
-    try:
+    with loading(
+        f"the dataset {corpus.source!r} of corpus {corpus.name} (there is no such local path)",
+        "Give a path that is there, or a dataset id with its `config`, `split` and `revision`.",
+        repository=corpus.source,
+    ):
         commit = HfApi().dataset_info(corpus.source, revision=corpus.revision).sha
         dataset = load_dataset(corpus.source, corpus.config, split=corpus.split, revision=commit, streaming=True)
-    except (DatasetNotFoundError, HfHubHTTPError, OfflineModeIsEnabled, ValueError, OSError) as error:
-        raise ConfigError(
-            f"Corpus {corpus.name}: {corpus.source!r} is neither a local path nor a dataset that the hub gives us: "
-            f"{error} Give a path that is there, or a dataset id with its `config`, `split` and `revision`."
-        ) from error
-    except Exception as error:
-        raise KubesaeError(
-            f"Corpus {corpus.name}: the hub cannot be reached for the dataset {corpus.source!r} ({error!r}). Try again."
-        ) from error
     return HubDataset(dataset, str(commit), corpus.field)
 
 
@@ -202,5 +198,7 @@ def _rows(rows: Any, field: str, unit: str) -> Iterator[TextDocument]:
         if field not in row:
             raise ConfigError(f"{unit} has no column {field!r}; it has {', '.join(row)}. Set the corpus's `field`.")
         if not isinstance(row[field], str):
-            raise ConfigError(f"{unit}, row {number}: column {field!r} holds {type(row[field]).__name__}, not text.")
+            raise ConfigError(
+                f"{unit}, row {number}: column {field!r} holds {type(row[field]).__name__}, not text. Set `field`."
+            )
         yield TextDocument(f"{unit}:{number}", row[field])

@@ -8,18 +8,21 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic_core import from_json
 
 from kubesae.corpus.manifest import TokenizerInfo
-from kubesae.errors import ConfigError, DamagedError
+from kubesae.errors import DamagedError
 from kubesae.experiment import canonical_json, sha256_hex
+from kubesae.hub import loading
 from kubesae.ledger import keys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from kubesae.corpus.manifest import TokensManifest
     from kubesae.store import Store
@@ -53,17 +56,25 @@ class Tokenizer:
 
     @classmethod
     def load(cls, model: str, revision: str | None, *, trust_remote_code: bool = False) -> Tokenizer:
-        """Load the tokenizer of a hub model or local folder. Raises ConfigError when there is none."""
+        """Load the tokenizer of a hub model or local folder.
+
+        Raises:
+            ConfigError: there is none.
+            HubError: the hub does not answer.
+
+        """
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         from transformers import AutoTokenizer  # noqa: PLC0415 - seconds to import
 
-        try:
+        local = Path(model).is_dir()
+        with loading(
+            f"the tokenizer of model {model!r}" + ("" if local else " (there is no such local folder)"),
+            "Give the id of a model that the hub has and gives you (HF_TOKEN), or a local folder with the tokenizer's "
+            "files.",
+            repository=None if local else model,
+            revision=revision,
+        ):
             inner = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
-        except (OSError, ValueError, KeyError) as error:
-            raise ConfigError(
-                f"Cannot load the tokenizer of {model!r}: {error} Give a hub id that can be reached or a local folder "
-                "with the tokenizer's files."
-            ) from error
         return cls(inner)
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
@@ -99,30 +110,70 @@ class Tokenizer:
 class Vocabulary:
     """Turns token ids into text, from the definition that `prepare` stored: no model, no hub."""
 
-    def __init__(self, definition: bytes) -> None:
-        """Take `Tokenizer.definition`."""
-        value = json.loads(definition)
+    def __init__(self, definition: bytes, ids: Iterable[int] | None = None) -> None:
+        """Take `Tokenizer.definition`; with `ids`, only these are known, and it takes a fraction of the time."""
+        value = from_json(definition) if ids is None else _parse_quickly(definition)
         self._fast: Any = None
         if "model" in value and "version" in value:
             from tokenizers import Tokenizer as FastTokenizer  # noqa: PLC0415 - an extra
 
-            self._fast = FastTokenizer.from_str(definition.decode())
+            known = None if ids is None else _only(value, {int(i) for i in ids})
+            self._fast = FastTokenizer.from_str(definition.decode() if known is None else json.dumps(known))
         else:
             self._tokens = {number: token for token, number in value.items()}
 
     @classmethod
     def read(cls, store: Store, manifest: TokensManifest) -> Vocabulary:
         """Read the vocabulary of prepared tokens. Raises DamagedError when it is not the manifest's."""
-        definition = store.read(keys.TOKENIZER)
-        if sha256_hex(definition) != manifest.tokenizer.sha256:
-            raise DamagedError(f"{store.url}/{keys.TOKENIZER} is not what tokens/manifest.json says. Restore it.")
-        return cls(definition)
+        return cls(check_definition(store.read(keys.TOKENIZER), store, manifest))
 
     def text(self, ids: Sequence[int] | npt.NDArray[Any]) -> str:
         """Text of `ids`, special tokens included; what is no whole character shows as U+FFFD."""
         if self._fast is not None:
             return str(self._fast.decode([int(i) for i in ids], skip_special_tokens=False))
         return "".join(self._tokens.get(int(i), "") for i in ids)
+
+
+def check_definition(definition: bytes, store: Store, manifest: TokensManifest) -> bytes:
+    """Return the tokenizer's definition that was read from `store`, or raise DamagedError if it is another's."""
+    if sha256_hex(definition) != manifest.tokenizer.sha256:
+        raise DamagedError(f"{store.url}/{keys.TOKENIZER} is not what tokens/manifest.json says. Restore it.")
+    return definition
+
+
+def _parse_quickly(definition: bytes) -> dict[str, Any]:
+    """Parse a definition without the merges, more than half of it, where these come last, as `tokenizers` writes them.
+
+    In a string the quotes of `,"merges":[` would be escaped, so it can only be the key.
+    """
+    head, found, _ = definition.partition(b',"merges":[')
+    if found:
+        try:
+            value: dict[str, Any] = from_json(head + b"}}")
+        except ValueError:
+            return dict(from_json(definition))
+        if {"added_tokens", "decoder"} <= value.keys():
+            return value
+    return dict(from_json(definition))
+
+
+def _only(definition: dict[str, Any], ids: set[int]) -> dict[str, Any] | None:
+    """Return the definition of a tokenizer that decodes `ids` as this one does and knows no others; None: cannot be.
+
+    Decoding looks up each id's token and hands them to the decoder. So the decoder is kept, and of the model, with its
+    merges and its search structures, nothing but the few tokens.
+    """
+    vocabulary = definition["model"]["vocab"]
+    if isinstance(vocabulary, dict):
+        tokens = {number: token for token, number in vocabulary.items() if number in ids}
+    else:  # a Unigram model lists token and score by id
+        tokens = {number: vocabulary[number][0] for number in ids if number < len(vocabulary)}
+    tokens |= {added["id"]: added["content"] for added in definition["added_tokens"] if added["id"] in ids}
+    words = {token: number for number, token in tokens.items()}
+    if len(words) < len(tokens):  # two ids of one token
+        return None
+    model = {"type": "WordLevel", "vocab": words, "unk_token": ""}
+    return {"version": definition["version"], "decoder": definition.get("decoder"), "model": model}
 
 
 def _added_special(inner: Any) -> list[int]:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from kubesae.corpus.manifest import TokensManifest
     from kubesae.store import Store
 
+# Bytes of an npy file before its header; the last two hold the header's length.
+_NPY_MAGIC = 10
+
 
 @dataclass(frozen=True)
 class ShardTokens:
@@ -51,22 +54,50 @@ def read_shard_tokens(store: Store, manifest: TokensManifest, shard: int) -> Sha
     """Read the tokens of `shard`.
 
     Raises:
+        MissingError: a file is not there.
         DamagedError: they are not what the manifest says.
 
     """
-    import pyarrow.parquet as pq  # noqa: PLC0415 - an extra: only batch programs have it
+    return read_documents(store, manifest, shard, read_token_ids(store, manifest, shard))
 
-    info = manifest.shards[shard]
-    documents = store.read(keys.documents(shard))
-    if sha256_hex(documents) != info.documents_sha256:
-        raise DamagedError(_damage(store, keys.documents(shard)))
+
+def read_token_ids(store: Store, manifest: TokensManifest, shard: int) -> npt.NDArray[np.uint32]:
+    """Read the token ids of `shard` alone, uint32 [quota]. Raises as `read_shard_tokens`."""
     data = store.read(keys.tokens(shard))
     try:
         ids = np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
     except Exception as error:  # numpy evaluates the header, and raises whatever that raises
         raise DamagedError(_damage(store, keys.tokens(shard))) from error
-    if ids.dtype != np.dtype("<u4") or sha256_hex(memoryview(np.ascontiguousarray(ids)).cast("B")) != info.sha256:
+    raw = memoryview(np.ascontiguousarray(ids)).cast("B") if ids.dtype == np.dtype("<u4") else b""
+    if sha256_hex(raw) != manifest.shards[shard].sha256:
         raise DamagedError(_damage(store, keys.tokens(shard)))
+    return ids
+
+
+def read_token_range(store: Store, shard: int, start: int, stop: int) -> npt.NDArray[np.uint32]:
+    """Read the token ids of rows `start` to `stop` of `shard`, uint32 [stop - start], without the others.
+
+    A part of the file has no digest: what is read is not checked against the manifest.
+
+    Raises:
+        MissingError: the file is not there.
+        DamagedError: it is shorter.
+
+    """
+    key = keys.tokens(shard)
+    first = _NPY_MAGIC + int.from_bytes(store.read(key, _NPY_MAGIC - 2, _NPY_MAGIC), "little")
+    ids = np.empty(stop - start, "<u4")
+    store.read_into(key, first + start * ids.itemsize, memoryview(ids).cast("B"))
+    return ids
+
+
+def read_documents(store: Store, manifest: TokensManifest, shard: int, ids: npt.NDArray[np.uint32]) -> ShardTokens:
+    """Read where the tokens of `shard`, whose ids are given, come from. Raises as `read_shard_tokens`."""
+    import pyarrow.parquet as pq  # noqa: PLC0415 - an extra: only batch programs have it
+
+    documents = store.read(keys.documents(shard))
+    if sha256_hex(documents) != manifest.shards[shard].documents_sha256:
+        raise DamagedError(_damage(store, keys.documents(shard)))
     table = pq.read_table(io.BytesIO(documents))
     return ShardTokens(
         ids=ids,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
-from kubesae.interpret.text import marked, split_text, visible
+from kubesae.corpus import marked, split_text, visible
 from kubesae.interpret.themes import DOCUMENTS, SHARE, TOP
 
 if TYPE_CHECKING:

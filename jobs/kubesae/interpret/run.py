@@ -70,7 +70,9 @@ class Interpreter:
         """
         features = self.stored.info.features
         if not 0 <= feature < features:
-            raise ConfigError(f"SAE {self.named.name} has no feature {feature}: its features are 0 to {features - 1}.")
+            raise ConfigError(
+                f"SAE {self.named.name} has no feature {feature}: its features are 0 to {features - 1}. Choose one."
+            )
         info = self.stored.info
         active = self.stored.statistics["count"][feature].as_py()
         if min(count, active) <= info.source.top_k:

@@ -79,7 +79,10 @@ class Statistics:
         """
         if not np.isfinite(value_N).all():
             feature = int(feature_N[~np.isfinite(value_N)][0])
-            raise KubesaeError(f"Feature {feature} has an activation that is not finite: the SAE is damaged.")
+            raise KubesaeError(
+                f"Feature {feature} has an activation that is not finite: the SAE is damaged. Train it "
+                "again under another --sae-name."
+            )
         active = value_N > 0
         if not active.all():
             row_N, feature_N, value_N = row_N[active], feature_N[active], value_N[active]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kubesae.interpret.text import marked
+from kubesae.corpus import marked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

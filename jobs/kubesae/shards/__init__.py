@@ -6,6 +6,7 @@ from kubesae.shards.index import BlockRef, blocks_of, read_index, write_index
 from kubesae.shards.layout import FIRST_POSITION, FLAGS, NORM_OUTLIER, SPECIAL_TOKEN, Document, PartTar
 from kubesae.shards.moments import Moments
 from kubesae.shards.reader import BlockData, parse_block, read_block
+from kubesae.shards.tail import BlockTail, read_flags, read_row, read_tail
 from kubesae.shards.writer import FinishedLayer, finish_layer
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "SPECIAL_TOKEN",
     "BlockData",
     "BlockRef",
+    "BlockTail",
     "Codec",
     "Document",
     "FinishedLayer",
@@ -29,6 +31,9 @@ __all__ = [
     "parse_block",
     "position_flags",
     "read_block",
+    "read_flags",
     "read_index",
+    "read_row",
+    "read_tail",
     "write_index",
 ]

@@ -21,11 +21,19 @@ class Codec:
     name: str
     disk: np.dtype[np.generic]
 
-    def to_float32(self, stored: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-        """Return stored values as float32, same shape. Exact: every stored value is a float32."""
+    def to_float32(
+        self, stored: npt.NDArray[np.generic], out: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Return stored values as float32, same shape, in `out` if given. Exact: every stored value is a float32."""
+        if out is None:
+            out = np.empty(stored.shape, np.float32)
         if self.name == "float32":
-            return stored.view(np.float32)
-        return (stored.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+            np.copyto(out, stored.view(np.float32))
+        else:
+            bits = out.view(np.uint32)
+            np.copyto(bits, stored.view(np.uint16))
+            np.left_shift(bits, 16, out=bits)
+        return out
 
     def from_float32(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.generic]:
         """Return float32 values as stored, rounded to nearest even as torch does. NaN is not expected."""

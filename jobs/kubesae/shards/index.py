@@ -54,7 +54,8 @@ def blocks_of(record: Record, plan: Plan) -> list[BlockRef]:
     blocks, refs = plan.blocks(part), []
     for layer in record.layers:
         ends = [*layer.blocks[1:], layer.bytes - END_OF_ARCHIVE]
-        if len(ends) != len(blocks) or any(end <= start for start, end in zip(layer.blocks, ends, strict=True)):
+        complete = len(layer.blocks) == len(blocks) and layer.blocks[0] == 0
+        if not complete or any(end <= start for start, end in zip(layer.blocks, ends, strict=True)):
             raise DamagedError(
                 f"The record of shard {part.shard}, part {part.index} has {len(layer.blocks)} blocks of layer "
                 f"{layer.layer} in {layer.bytes} bytes; the plan has {len(blocks)} blocks. Run `kubesae verify`."
@@ -96,7 +97,9 @@ def read_index(store: Store, identity: DataIdentity, layer: int) -> list[BlockRe
 
     """
     if layer not in identity.layers:
-        raise ConfigError(f"Layer {layer} was not collected at {store.url}: it has layers {list(identity.layers)}.")
+        raise ConfigError(
+            f"Layer {layer} was not collected at {store.url}: it has layers {list(identity.layers)}. Choose one."
+        )
     try:
         data = store.read(keys.INDEX)
     except MissingError:
@@ -115,29 +118,23 @@ def _from_records(store: Store, identity: DataIdentity, layer: int) -> list[Bloc
         parsed = keys.parse_record(key)
         if parsed:
             record = read_record(store, *parsed)
-            if record.identity != identity.sha256 or (record.shard, record.part) != parsed:
-                raise DamagedError(
-                    f"{store.url}/{key} is the record of shard {record.shard}, part {record.part} of the data with "
-                    f"identity {record.identity[:12]} (here: {identity.sha256[:12]}). Run `kubesae verify`."
-                )
+            record.check_place(identity.sha256, *parsed, store.url_of(key))
             refs += [ref for ref in blocks_of(record, plan) if ref.layer == layer]
     return sorted(refs)
 
 
 def _from_parquet(data: bytes, identity: DataIdentity, layer: int, where: str) -> list[BlockRef]:
-    import pyarrow as pa  # noqa: PLC0415 - an extra: only batch programs have it
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415 - an extra: only batch programs have it
 
     try:
         table = pq.read_table(io.BytesIO(data), filters=[("layer", "==", layer)])
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DamagedError(
-            f"{where} is not a Parquet file ({error}). Run `kubesae verify` to write it anew."
-        ) from error
-    found = (table.schema.metadata or {}).get(_IDENTITY, b"").decode()
+        refs = [BlockRef(**row) for row in table.to_pylist()]
+        found = (table.schema.metadata or {}).get(_IDENTITY, b"").decode()
+    except Exception as error:  # for damaged bytes Arrow raises a dozen kinds, none a fault of ours
+        raise DamagedError(f"{where} is not an index ({error}). Run `kubesae repair` to write it anew.") from error
     if found != identity.sha256:
         raise DamagedError(
             f"{where} is the index of data with identity {found[:12] or 'unknown'}, but the data here has "
-            f"{identity.sha256[:12]}. Run `kubesae verify` to write it anew."
+            f"{identity.sha256[:12]}. Run `kubesae repair` to write it anew."
         )
-    return [BlockRef(**row) for row in table.to_pylist()]
+    return refs

@@ -68,6 +68,16 @@ def padded(size: int) -> int:
     return -(-size // TAR_BLOCK) * TAR_BLOCK
 
 
+def array_start(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
+    """Where the values of an npy member begin, from the beginning of its tar header."""
+    return TAR_BLOCK + len(_npy_header(dtype, shape))
+
+
+def array_bytes(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
+    """Bytes of an npy member with its tar header and padding: where the next member begins."""
+    return TAR_BLOCK + padded(_size(_npy_header(dtype, shape), (dtype, shape)))
+
+
 class PartTar:
     """The tar of one part and layer as one preallocated buffer, its headers written, its arrays views to be filled.
 

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from kubesae.errors import DamagedError
 
+if TYPE_CHECKING:
+    from kubesae.shards.codecs import Codec
+
 # Norm bins: eight to the octave from 2^-16 to 2^24, an underflow and an overflow bin around them.
 BINS_PER_OCTAVE = 8
 LOWEST_OCTAVE = -16
 HIGHEST_OCTAVE = 24
 BINS = (HIGHEST_OCTAVE - LOWEST_OCTAVE) * BINS_PER_OCTAVE + 2
+
+TILE = 1 << 17  # values
 
 
 @dataclass(frozen=True)
@@ -46,16 +52,31 @@ class Moments:
         return cls(0, 0, np.zeros(d_model), np.zeros(d_model), np.zeros(BINS, np.int64))
 
     @classmethod
-    def of(cls, x: npt.NDArray[np.float32], flags: npt.NDArray[np.uint8], norms: npt.NDArray[np.float32]) -> Moments:
-        """Moments of rows `x` [rows, d_model] with their `flags` and `norms` [rows]."""
-        kept = x if not flags.any() else x[flags == 0]
-        return cls(
-            rows=len(x),
-            count=len(kept),
-            total=np.add.reduce(kept, axis=0, dtype=np.float64),
-            squares=np.einsum("rd,rd->d", kept, kept, dtype=np.float64),
-            histogram=np.bincount(norm_bins(norms), minlength=BINS),
-        )
+    def of(
+        cls, acts: npt.NDArray[Any], codec: Codec, flags: npt.NDArray[np.uint8]
+    ) -> tuple[Moments, npt.NDArray[np.float32]]:
+        """Moments of a block's rows `acts` [rows, d_model], as stored, with their `flags` [rows]; and their norms.
+
+        One pass in tiles that stay in the processor's cache. The float64 squares are exact, and the order of the sums
+        is fixed: the same rows give the same bits.
+        """
+        d_model = acts.shape[1]
+        total, squares, norms = np.zeros(d_model), np.zeros(d_model), np.empty(len(acts), np.float32)
+        step = max(1, min(TILE // d_model, len(acts)))
+        narrow, wide = np.empty((step, d_model), np.float32), np.empty((step, d_model))
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite shows in the norms
+            for first in range(0, len(acts), step):
+                rows = slice(first, first + step)
+                x = codec.to_float32(acts[rows], narrow[: len(acts[rows])])
+                np.sqrt(np.einsum("rd,rd->r", x, x), out=norms[rows])
+                kept = np.flatnonzero(flags[rows] == 0)
+                y = wide[: len(kept)]
+                np.copyto(y, x if len(kept) == len(x) else x[kept])
+                total += np.add.reduce(y, axis=0)
+                np.multiply(y, y, out=y)
+                squares += np.add.reduce(y, axis=0)
+            histogram = np.bincount(norm_bins(norms), minlength=BINS)
+        return cls(len(acts), int((flags == 0).sum()), total, squares, histogram), norms
 
     def __add__(self, other: Moments) -> Moments:
         """Moments of both sets of rows."""
@@ -98,9 +119,12 @@ class Moments:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 moments = cls(int(file["rows"]), int(file["count"]), file["total"], file["squares"], file["histogram"])
         except Exception as error:  # for damaged bytes numpy and zipfile raise a dozen kinds, none a fault of ours
-            raise DamagedError(f"{where} is not a moments file: {error!r}. Collect that part again.") from error
+            raise DamagedError(f"{where} is not a moments file: {error!r}. Run `kubesae repair`.") from error
         if moments.total.shape != moments.squares.shape or moments.histogram.shape != (BINS,):
-            raise DamagedError(f"{where} holds moments of other shapes. Collect that part again.")
+            raise DamagedError(f"{where} holds moments of other shapes. Run `kubesae repair`.")
+        types = moments.total.dtype.str, moments.squares.dtype.str, moments.histogram.dtype.str
+        if types != ("<f8", "<f8", "<i8"):
+            raise DamagedError(f"{where} holds moments of other types. Run `kubesae repair`.")
         return moments
 
 

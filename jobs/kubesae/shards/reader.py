@@ -22,10 +22,15 @@ from kubesae.shards.codecs import codec
 from kubesae.shards.layout import TAR_BLOCK, Document, padded
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kubesae.shards.index import BlockRef
     from kubesae.store import Store
 
-_SUFFIXES = ("acts.npy", "tokens.npy", "flags.npy", "json")
+SUFFIXES = ("acts.npy", "tokens.npy", "flags.npy", "json")
+
+TOKENS = np.dtype("<u4")
+FLAGS = np.dtype("u1")
 
 # The header of an npy file, version 1.0, as numpy writes it for arrays in C order. Matched and not evaluated: numpy's
 # own reader evaluates it as Python, and raises whatever that raises for damaged bytes.
@@ -86,14 +91,22 @@ def read_block(store: Store, ref: BlockRef, buffer: memoryview | None = None) ->
     target = memoryview(bytearray(ref.bytes)) if buffer is None else buffer[: ref.bytes]
     store.read_into(ref.tar, ref.offset, target)
     where = f"{store.url}/{ref.tar}"
-    block = parse_block(target, where)
-    found = (block.key, block.meta["layer"], block.row, len(block.tokens))
+    try:
+        block = parse_block(target, where)
+    except DamagedError as error:
+        raise DamagedError(f"{error} Run `kubesae verify --mode full`, which names all damage.") from error
+    check_is_block(ref, block.key, block.meta, len(block.tokens), where)
+    return block
+
+
+def check_is_block(ref: BlockRef, key: str, meta: dict[str, Any], rows: int, where: str) -> None:
+    """Raise DamagedError when what lies at `ref` is another block than its record says."""
+    found = (key, meta["layer"], meta["row"], rows)
     if found != (ref.key, ref.layer, ref.row, ref.rows):
         raise DamagedError(
             f"{where} holds {found} (block, layer, row, rows) at byte {ref.offset}, where its record says "
             f"{(ref.key, ref.layer, ref.row, ref.rows)}. Run `kubesae verify --mode full`."
         )
-    return block
 
 
 def parse_block(data: memoryview, where: str) -> BlockData:
@@ -103,10 +116,27 @@ def parse_block(data: memoryview, where: str) -> BlockData:
         DamagedError: foreign, truncated or inconsistent bytes; `where` names them.
 
     """
+    key, members = split_members(data, SUFFIXES, where)
+    meta = parse_meta(members["json"], key, where)
+    acts = parse_array(members["acts.npy"], codec(meta["dtype"]).disk, f"{where}: {key}.acts.npy", dimensions=2)
+    tokens = parse_array(members["tokens.npy"], TOKENS, f"{where}: {key}.tokens.npy", dimensions=1)
+    flags = parse_array(members["flags.npy"], FLAGS, f"{where}: {key}.flags.npy", dimensions=1)
+    if not len(acts) == len(tokens) == len(flags):
+        raise DamagedError(f"{where}: {key} has {len(acts)} activations, {len(tokens)} tokens, {len(flags)} flags.")
+    return BlockData(key, acts, tokens, flags, meta)
+
+
+def split_members(data: memoryview, suffixes: Sequence[str], where: str) -> tuple[str, dict[str, memoryview]]:
+    """Return the sample key and the contents of members of one sample that lie one after the other in `data`.
+
+    Raises:
+        DamagedError: these are not the members that lie there.
+
+    """
     members: dict[str, memoryview] = {}
     key = ""
     at = 0
-    for suffix in _SUFFIXES:
+    for suffix in suffixes:
         name, start, size = _member(data, at, where)
         stem, _, ending = name.partition(".")
         if ending != suffix or (key and stem != key):
@@ -114,17 +144,7 @@ def parse_block(data: memoryview, where: str) -> BlockData:
         key = stem
         members[suffix] = data[start : start + size]
         at = start + padded(size)
-    try:
-        meta = json.loads(bytes(members["json"]))
-    except ValueError as error:
-        raise DamagedError(f"{where}: {key}.json is not JSON ({error}).") from error
-    _check_meta(meta, key, where)
-    acts = _array(members["acts.npy"], codec(meta["dtype"]).disk, f"{where}: {key}.acts.npy", dimensions=2)
-    tokens = _array(members["tokens.npy"], np.dtype("<u4"), f"{where}: {key}.tokens.npy", dimensions=1)
-    flags = _array(members["flags.npy"], np.dtype("u1"), f"{where}: {key}.flags.npy", dimensions=1)
-    if not len(acts) == len(tokens) == len(flags):
-        raise DamagedError(f"{where}: {key} has {len(acts)} activations, {len(tokens)} tokens, {len(flags)} flags.")
-    return BlockData(key, acts, tokens, flags, meta)
+    return key, members
 
 
 def _member(data: memoryview, at: int, where: str) -> tuple[str, int, int]:
@@ -141,16 +161,22 @@ def _member(data: memoryview, at: int, where: str) -> tuple[str, int, int]:
     return info.name, start, info.size
 
 
-def _check_meta(meta: object, key: str, where: str) -> None:
+def parse_meta(data: memoryview, key: str, where: str) -> dict[str, Any]:
+    """Parse the `.json` member of the sample `key`. Raises DamagedError when it lacks a field."""
+    try:
+        meta = json.loads(bytes(data))
+    except ValueError as error:
+        raise DamagedError(f"{where}: {key}.json is not JSON ({error}).") from error
     fields = {"documents": list, "dtype": str, "layer": int, "row": int}
     if not isinstance(meta, dict) or not all(isinstance(meta.get(name), kind) for name, kind in fields.items()):
         raise DamagedError(f"{where}: {key}.json lacks one of {', '.join(fields)}.")
     if not all(isinstance(entry, list) and len(entry) == len(Document.__slots__) for entry in meta["documents"]):
         raise DamagedError(f"{where}: {key}.json has documents that are not lists of {len(Document.__slots__)} values.")
+    return meta
 
 
-def _array(data: memoryview, dtype: np.dtype[Any], where: str, dimensions: int) -> npt.NDArray[Any]:
-    """View the npy file `data` as its array."""
+def parse_array(data: memoryview, dtype: np.dtype[Any], where: str, dimensions: int) -> npt.NDArray[Any]:
+    """View the npy file `data` as its array. Raises DamagedError when it is of another kind than given."""
     header = _NPY_HEADER.match(bytes(data[:TAR_BLOCK]))
     if header is None:
         raise DamagedError(f"{where} is not an npy array as kubesae writes them.")

@@ -73,7 +73,10 @@ def open_webdataset(prefix: str, layer: int, *, shards: Sequence[int] | None = N
         if shards is None or ref.shard in shards:
             blocks.setdefault(store.url_of(ref.tar), []).append(ref)
     if not blocks:
-        raise ConfigError(f"There are no activations of shards {shards} at {prefix}: it has {identity.num_shards}.")
+        raise ConfigError(
+            f"There are no activations of shards {list(shards or ())} at {prefix}. Give some of shards 0 to "
+            f"{identity.num_shards - 1}."
+        )
     return wds.DataPipeline(
         wds.SimpleShardList(list(blocks)), wds.split_by_node, wds.split_by_worker, _ReadBlocks(store.url, blocks)
     )

@@ -32,8 +32,8 @@ class FinishedLayer:
 
     def upload(self, store: Store) -> None:
         """Upload both, named by content: the same bytes twice are the same object."""
-        store.put(self.record.moments, self.moments)
-        store.put(self.record.key, memoryview(self.tar))
+        store.put(self.record.moments, self.moments, sha256=self.record.moments_sha256)
+        store.put(self.record.key, memoryview(self.tar), sha256=self.record.sha256)
 
 
 def finish_layer(
@@ -53,22 +53,26 @@ def finish_layer(
         KubesaeError: an activation is not finite.
 
     """
-    moments = Moments.zero(tar.acts[0].shape[1])
-    norms = np.concatenate([_norms(codec.to_float32(acts)) for acts in tar.acts])
+    starts = np.cumsum([0, *map(len, tar.acts)])
+    blocks = [
+        Moments.of(acts, codec, flags[start : start + len(acts)]) for acts, start in zip(tar.acts, starts, strict=False)
+    ]
+    norms = np.concatenate([norms for _, norms in blocks])
     if not np.isfinite(norms).all():
         row = int(np.flatnonzero(~np.isfinite(norms))[0])
         raise KubesaeError(
             f"Layer {layer}, shard {part.shard}, part {part.index}: the activation of row {part.start + row} (token "
             f"{tokens[row]}) is not finite. Nothing of the part was stored. Try model_dtype bfloat16 or float32."
         )
-    all_flags = flags | outlier_flags(norms, flags)
-    at = 0
-    for i, acts in enumerate(tar.acts):
-        rows = slice(at, at + len(acts))
+    outliers = outlier_flags(norms, flags)
+    all_flags, moments = flags | outliers, Moments.zero(tar.acts[0].shape[1])
+    for i, (acts, start) in enumerate(zip(tar.acts, starts, strict=False)):
+        rows = slice(start, start + len(acts))
         tar.tokens[i][:] = tokens[rows]
         tar.flags[i][:] = all_flags[rows]
-        moments += Moments.of(codec.to_float32(acts), all_flags[rows], norms[rows])
-        at += len(acts)
+        # Outliers are known only once all norms are: the few blocks that have more of them are summed again.
+        again = ((outliers[rows] != 0) & (flags[rows] == 0)).any()
+        moments += Moments.of(acts, codec, all_flags[rows])[0] if again else blocks[i][0]
     digest, moments_bytes = sha256_hex(memoryview(tar.buffer)), moments.to_bytes()
     moments_digest = sha256_hex(moments_bytes)
     record = LayerRecord(
@@ -82,9 +86,3 @@ def finish_layer(
         moments_sha256=moments_digest,
     )
     return FinishedLayer(record, tar.buffer, moments_bytes)
-
-
-def _norms(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Float32 norm of each row of `x` [rows, d_model]."""
-    norms: npt.NDArray[np.float32] = np.sqrt(np.einsum("rd,rd->r", x, x))
-    return norms

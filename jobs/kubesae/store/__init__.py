@@ -8,6 +8,6 @@ with the first `s3://` store that is opened.
 """
 
 from kubesae.store.opening import open_store
-from kubesae.store.store import Buffer, ObjectInfo, Store
+from kubesae.store.store import Buffer, ObjectInfo, OpenUpload, Store
 
-__all__ = ["Buffer", "ObjectInfo", "Store", "open_store"]
+__all__ = ["Buffer", "ObjectInfo", "OpenUpload", "Store", "open_store"]

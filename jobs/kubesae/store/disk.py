@@ -14,6 +14,9 @@ from kubesae.errors import AccessError, StoreError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+TEMPORARY = f".{'[0-9a-f]' * 24}.tmp"
+"""pattern of the names of files that are not whole yet"""
+
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NO_FOLDER = frozenset({errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT})
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})

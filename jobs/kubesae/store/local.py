@@ -6,6 +6,7 @@ S3 itself would allow it, file-backed S3 servers do not, and kubesae's own keys 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from contextlib import contextmanager
@@ -14,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kubesae.errors import DamagedError, MissingError
-from kubesae.store.disk import disk_errors, link_new, new_file, replace
-from kubesae.store.store import Buffer, ObjectInfo, Store, check_key, check_range, is_key
+from kubesae.store.disk import TEMPORARY, disk_errors, link_new, new_file, replace
+from kubesae.store.store import Buffer, ObjectInfo, OpenUpload, Store, check_key, check_range, is_key
 
 if TYPE_CHECKING:
+    import builtins  # LocalStore.list hides the type
     from collections.abc import Iterator
     from io import BufferedReader
 
@@ -65,7 +67,7 @@ class LocalStore(Store):
             found = dict(_files(self._root / folder, f"{folder}/" if folder else "", name))
         return {key: found[key] for key in sorted(found) if after is None or key > after}
 
-    def put(self, key: str, data: Buffer) -> None:
+    def put(self, key: str, data: Buffer, *, sha256: str | None = None) -> None:  # noqa: ARG002 - no server to check it
         """See `Store.put`."""
         path = self._path(key)
         with disk_errors(path), new_file(path) as file:
@@ -102,6 +104,37 @@ class LocalStore(Store):
                 path.unlink()
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return
+
+    def open_uploads(self, prefix: str = "") -> builtins.list[OpenUpload]:
+        """See `Store.open_uploads`: the temporary files of writes; those of killed programs stay."""
+        found = []
+        with disk_errors(self.url):
+            for path in self._root.rglob(TEMPORARY):
+                key = path.relative_to(self._root).as_posix()
+                with contextlib.suppress(FileNotFoundError):  # published or given up since the folder was read
+                    status = path.stat()
+                    if key.startswith(prefix):
+                        modified = datetime.fromtimestamp(status.st_mtime, UTC)
+                        found.append(OpenUpload(key, key, status.st_size, modified))
+        return sorted(found, key=lambda upload: upload.key)
+
+    def abort_upload(self, upload: OpenUpload) -> None:
+        """See `Store.abort_upload`."""
+        path = self._root / upload.id
+        with disk_errors(path):
+            path.unlink(missing_ok=True)
+
+    def remove_empty_folders(self, before: datetime) -> int:
+        """See `Store.remove_empty_folders`."""
+        removed = 0
+        with disk_errors(self.url):
+            for folder, _, _ in os.walk(self._root, topdown=False):
+                if Path(folder) == self._root or Path(folder).stat().st_mtime >= before.timestamp():
+                    continue
+                with contextlib.suppress(OSError):  # it holds something
+                    Path(folder).rmdir()
+                    removed += 1
+        return removed
 
     def child(self, path: str) -> LocalStore:
         """See `Store.child`."""

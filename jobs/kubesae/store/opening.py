@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 DEADLINE = 600.0
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_SLASH_MISSING = re.compile(r"^(s3|gs|file|https?):")
 _BUCKET = re.compile(r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
 
 
@@ -42,6 +43,8 @@ def open_store(url: str, *, deadline: float = DEADLINE) -> Store:
     scheme = _SCHEME.match(url)
     if not url or url != url.strip():
         raise ConfigError(f"{url!r} is no place for a store. Give a folder or s3://bucket/prefix.")
+    if scheme is None and _SLASH_MISSING.match(url):  # it would be a folder of that name
+        raise ConfigError(f"{url!r} lacks a slash. Write s3://bucket/prefix with two, file:///folder with three.")
     if scheme is None:
         return LocalStore(Path(url).expanduser())
     if scheme[1] == "file":

@@ -1,8 +1,9 @@
 """A store in an S3 bucket, of AWS or of any server with conditional writes.
 
-`create` is one conditional write (If-None-Match: *), the only coordination kubesae needs. Large objects go up in parts;
-an upload that fails is aborted. Sizes come from listings and not from HEAD requests, whose bodiless answers cannot tell
-a missing bucket from a missing object, nor wrong credentials from missing rights.
+`create` is one conditional write (If-None-Match: *), the only coordination kubesae needs. An object goes up in one
+request, straight from the caller's memory, if it is small or its digest is known; others in parts, of which four at a
+time are copied, and an upload that fails is aborted. Sizes come from listings and not from HEAD requests, whose
+bodiless answers cannot tell a missing bucket from a missing object, nor wrong credentials from missing rights.
 """
 
 from __future__ import annotations
@@ -15,18 +16,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from kubesae.errors import DamagedError, MissingError
 from kubesae.store.disk import disk_errors, new_file, replace
 from kubesae.store.s3_failures import Kind, S3Failure
-from kubesae.store.s3_transfer import byte_range, download, fetch, fetch_into, list_objects, upload
-from kubesae.store.store import Buffer, ObjectInfo, Store, check_key, check_range, is_key
+from kubesae.store.s3_transfer import ONE_REQUEST_BYTES, byte_range, download, fetch, fetch_into, list_objects, upload
+from kubesae.store.s3_uploads import list_uploads
+from kubesae.store.store import Buffer, ObjectInfo, OpenUpload, Store, check_key, check_range, is_key
 
 if TYPE_CHECKING:
+    import builtins  # S3Store.list hides the type
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from kubesae.store.s3_connection import S3Call, S3Connection
+    from kubesae.store.s3_wire import Wire
 
 T = TypeVar("T")
 
 PROBE_DEADLINE = 30.0
+MAX_REQUEST_BYTES = 5 << 30  # what S3 takes in one request
 
 
 class S3Store(Store):
@@ -43,23 +48,32 @@ class S3Store(Store):
     def read(self, key: str, start: int | None = None, stop: int | None = None) -> bytes:
         """See `Store.read`."""
         first, last = check_range(start, stop)
-        request = self._where(key)
+        where = self._where(key)
         if first == last:
             self.size(key)  # a missing object is an error all the same
             return b""
-        if first or last is not None:
-            request["Range"] = byte_range(first, last)
-        return self._run(key, lambda call: fetch(call, **request), otherwise={Kind.BEYOND: b""})
+        ranges = {"Range": byte_range(first, last)} if first or last is not None else {}
+        return self._run(
+            key,
+            lambda call: fetch(call, **where, **ranges),
+            short=lambda wire, end: wire.get(where["Key"], ranges, end),
+            otherwise={Kind.BEYOND: b""},
+        )
 
     def read_into(self, key: str, start: int, buffer: memoryview) -> None:
         """See `Store.read_into`."""
         view = buffer.cast("B")
         first, last = check_range(start, start + len(view))
-        request = {**self._where(key), "Range": byte_range(first, last)}
+        where, ranges = self._where(key), {"Range": byte_range(first, last)}
         if first == last:
             self.size(key)
             return
-        filled = self._run(key, lambda call: fetch_into(call, view, **request), otherwise={Kind.BEYOND: 0})
+        filled = self._run(
+            key,
+            lambda call: fetch_into(call, view, **where, **ranges),
+            short=lambda wire, end: wire.get_into(where["Key"], ranges, view, end),
+            otherwise={Kind.BEYOND: 0},
+        )
         if filled < len(view):
             raise DamagedError(
                 f"{self.url_of(key)} ends {len(view) - filled} bytes too early: {len(view)} bytes were asked for from "
@@ -82,9 +96,9 @@ class S3Store(Store):
             if is_key(key)  # consoles make "folder/" markers, and others may keep hidden files there
         }
 
-    def put(self, key: str, data: Buffer) -> None:
+    def put(self, key: str, data: Buffer, *, sha256: str | None = None) -> None:
         """See `Store.put`."""
-        self._upload(key, data)
+        self._upload(key, data, sha256)
 
     def create(self, key: str, data: Buffer) -> bool:
         """See `Store.create`."""
@@ -121,6 +135,19 @@ class S3Store(Store):
 
         self._run(key, delete, otherwise={Kind.MISSING: None})
 
+    def open_uploads(self, prefix: str = "") -> builtins.list[OpenUpload]:
+        """See `Store.open_uploads`."""
+        above = f"{self._prefix}/" if self._prefix else ""
+        return self._run(None, lambda call: list_uploads(call, self._bucket, above, above + prefix))
+
+    def abort_upload(self, upload: OpenUpload) -> None:
+        """See `Store.abort_upload`."""
+
+        async def abort(call: S3Call) -> None:
+            await call.send("abort_multipart_upload", **self._where(upload.key), UploadId=upload.id)
+
+        self._run(upload.key, abort, otherwise={Kind.UPLOAD_GONE: None})
+
     def child(self, path: str) -> S3Store:
         """See `Store.child`."""
         prefix = f"{self._prefix}/{check_key(path)}" if self._prefix else check_key(path)
@@ -146,35 +173,60 @@ class S3Store(Store):
             raise self._missing(key)
         return entries[0]
 
-    def _upload(self, key: str, data: Buffer, **condition: str) -> bool:
+    def _upload(self, key: str, data: Buffer, sha256: str | None = None, **condition: str) -> bool:
+        """Write the object, in one request from `data` where that can be; False: the condition does not hold."""
         view = memoryview(data).cast("B")
+        name, kind = self._where(key)["Key"], _content_type(key)
+        headers = {"Content-Type": kind, **({"If-None-Match": "*"} if condition else {})}
+
+        def short(wire: Wire, end: float) -> bool:
+            wire.put(name, headers, view, sha256, end)
+            return True
 
         def part(start: int, stop: int) -> bytes:
             return bytes(view[start:stop])
 
-        return self._send(key, len(view), part, **condition)
+        whole = len(view) <= (ONE_REQUEST_BYTES if sha256 is None else MAX_REQUEST_BYTES)
+        return self._send(key, len(view), part, short if whole else None, **condition)
 
-    def _send(self, key: str, size: int, part: Callable[[int, int], bytes], **condition: str) -> bool:
+    def _send(
+        self,
+        key: str,
+        size: int,
+        part: Callable[[int, int], bytes],
+        short: Callable[[Wire, float], bool] | None = None,
+        **condition: str,
+    ) -> bool:
         """Write the object; False: the condition does not hold."""
         where = self._where(key)
-        kind = mimetypes.guess_type(key)[0] or "application/octet-stream"  # so that browsers show reports and pages
 
         async def send(call: S3Call) -> bool:
-            await upload(call, where, size, part, ContentType=kind, **condition)
+            await upload(call, where, size, part, ContentType=_content_type(key), **condition)
             return True
 
-        return self._run(key, send, otherwise={Kind.EXISTS: False} if condition else {})
+        return self._run(key, send, short=short, otherwise={Kind.EXISTS: False} if condition else {})
 
     def _run(
         self,
         key: str | None,
         operation: Callable[[S3Call], Awaitable[T]],
         *,
+        short: Callable[[Wire, float], T] | None = None,
         otherwise: dict[Kind, T] | None = None,
     ) -> T:
-        """Run one call on the store; `otherwise` says what to return for failures that are an answer."""
+        """Run one call on the store.
+
+        Args:
+            key: the object that it is about.
+            operation: does it with the general client.
+            short: does the same over a wire, which is tried first.
+            otherwise: what to return for failures that are an answer.
+
+        """
         url = self.url if key is None else self.url_of(key)
         try:
+            if short is not None:
+                return self._connection.transfer(url, self._deadline, self._bucket, short, operation)
             return self._connection.run(url, self._deadline, operation)
         except S3Failure as failure:
             if otherwise and failure.kind in otherwise:
@@ -185,3 +237,8 @@ class S3Store(Store):
 
     def _missing(self, key: str) -> MissingError:
         return MissingError(f"There is no object {self.url_of(key)}. Check the prefix, or run the step that makes it.")
+
+
+def _content_type(key: str) -> str:
+    """Return what browsers should take the object for: reports and pages are looked at in the bucket."""
+    return mimetypes.guess_type(key)[0] or "application/octet-stream"

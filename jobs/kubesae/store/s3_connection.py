@@ -1,4 +1,7 @@
-"""One S3 client, and calls on it that end: each has a total deadline, within which what is transient is retried.
+"""S3 clients, and calls on them that end: each has a total deadline, within which what is transient is retried.
+
+There are two: the general one, s3fs on fsspec's event loop, for all requests; and beside it, for reads and for writes
+in one request, a wire (see `s3_wire`), which the calling thread uses itself.
 
 An established connection can stay silent for hours without any time-out of the HTTP client firing, so the deadline is
 the event loop's, over the whole call, and one attempt may use a third of it at most.
@@ -19,6 +22,7 @@ from fsspec.asyn import get_loop
 
 from kubesae.errors import Interrupted, StoreError
 from kubesae.store.s3_failures import Kind, S3Failure, failure_of
+from kubesae.store.s3_wire import ElsewhereError, Wire, open_wire
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -41,6 +45,7 @@ class S3Connection:
     def __init__(self) -> None:
         """Connect to nothing yet."""
         self._clients: dict[int, s3fs.S3FileSystem] = {}
+        self._wires: dict[tuple[int, str], Wire | None] = {}
         self._refreshed = 0.0
         self.has_worked = False
 
@@ -61,6 +66,37 @@ class S3Connection:
             future.cancel()
             raise
 
+    def transfer(
+        self,
+        url: str,
+        deadline: float,
+        bucket: str,
+        short: Callable[[Wire, float], T],
+        general: Callable[[S3Call], Awaitable[T]],
+    ) -> T:
+        """Move bytes in this thread by `short(wire, end)`, or where that cannot, by `general`. Raises as `run`."""
+        try:
+            return S3Call(self, url, deadline).transfer(bucket, short)
+        except ElsewhereError as reason:
+            if self._wires.pop((os.getpid(), bucket), None):
+                log.warning("%s: %s. Transfers are slower than need be: set AWS_REGION to the bucket's.", url, reason)
+            self._wires[os.getpid(), bucket] = None
+        return self.run(url, deadline, general)
+
+    def wire(self, bucket: str) -> Wire:
+        """Return this process's wire to the bucket. Raises ElsewhereError where there is none."""
+        place = os.getpid(), bucket
+        if place not in self._wires:
+            _check_settings()
+            try:
+                self._wires[place] = open_wire(bucket)
+            except ValueError as error:  # an endpoint that is no URL, for one
+                raise S3Failure(Kind.SETTINGS, str(error)) from error
+        wire = self._wires[place]
+        if wire is None:
+            raise ElsewhereError
+        return wire
+
     async def request(self, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Send one request; raises whatever the client raises."""
         client = self._client()
@@ -80,6 +116,15 @@ class S3Connection:
         await self._client().set_session(refresh=True)
         return True
 
+    def reopen_wire(self, bucket: str) -> bool:
+        """Do the same for transfers: the next one reads the credentials again."""
+        place = os.getpid(), bucket
+        wire = self._wires.get(place)
+        if wire is None or time.monotonic() - wire.opened < REFRESH_INTERVAL:
+            return False
+        self._wires.pop(place, None)
+        return True
+
     def _client(self) -> s3fs.S3FileSystem:
         process = os.getpid()
         if process not in self._clients:
@@ -87,10 +132,14 @@ class S3Connection:
         return self._clients[process]
 
 
-def _new_client() -> s3fs.S3FileSystem:
+def _check_settings() -> None:
     bundle = os.environ.get("AWS_CA_BUNDLE")
     if bundle and not Path(bundle).is_file():
         raise S3Failure(Kind.SETTINGS, f"AWS_CA_BUNDLE={bundle} names no file")
+
+
+def _new_client() -> s3fs.S3FileSystem:
+    _check_settings()
     region = os.environ.get("AWS_REGION")  # botocore reads AWS_DEFAULT_REGION only, all other AWS clients this one
     client = s3fs.S3FileSystem(
         skip_instance_cache=True,
@@ -149,19 +198,56 @@ class S3Call:
                 async with asyncio.timeout(self._deadline / ATTEMPTS_PER_DEADLINE):
                     return await attempt()
             except Exception as error:
-                failure = failure_of(error)
-                if failure is None:
+                if (failure := failure_of(error)) is None:
                     raise
-                if failure.kind is Kind.CREDENTIALS and self._connection.has_worked:
-                    if await self._connection.refresh_credentials():
-                        pause = FIRST_PAUSE
-                elif failure.kind is not Kind.TRANSIENT:
-                    raise failure from error
-            self._last = failure
-            wait = random.uniform(pause / 2, pause)  # noqa: S311 - spreads retries, hides nothing
-            log.warning("%s: %s; trying again in %.1f s", self._url, failure.text, wait)
-            await asyncio.sleep(wait)
+                if self._is_renewable(failure) and await self._connection.refresh_credentials():
+                    pause = FIRST_PAUSE
+            await asyncio.sleep(self._wait(pause))
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    def transfer(self, bucket: str, attempt: Callable[[Wire, float], T]) -> T:
+        """Do in this thread what `run` and `retry` do on the loop; `attempt(wire, end)` ends by itself at `end`.
+
+        Raises:
+            ElsewhereError: the general client has to do it.
+            S3Failure, StoreError, Interrupted: as `S3Connection.run`.
+
+        """
+        end = time.monotonic() + self._deadline
+        pause = FIRST_PAUSE
+        while (now := time.monotonic()) < end:
+            attempt_end = min(end, now + self._deadline / ATTEMPTS_PER_DEADLINE)
+            try:
+                result = attempt(self._connection.wire(bucket), attempt_end)
+            except ElsewhereError:
+                raise
+            except Exception as error:
+                if (failure := failure_of(error)) is None:
+                    raise
+                if failure.kind is Kind.TRANSIENT and self._last and time.monotonic() >= end:
+                    break  # cut off by the deadline: what failed before says more
+                if self._is_renewable(failure) and self._connection.reopen_wire(bucket):
+                    pause = FIRST_PAUSE
+            else:
+                self._connection.has_worked = True
+                return result
+            time.sleep(min(self._wait(pause), max(0.0, end - time.monotonic())))
+            pause = min(2 * pause, LONGEST_PAUSE)
+        raise self._too_late() from self._last
+
+    def _is_renewable(self, failure: S3Failure) -> bool:
+        """Note a failure that may pass, and say whether new credentials would help; raise it if nothing would."""
+        renewable = failure.kind is Kind.CREDENTIALS and self._connection.has_worked
+        if failure.kind is not Kind.TRANSIENT and not renewable:
+            raise failure
+        self._last = failure
+        return renewable
+
+    def _wait(self, pause: float) -> float:
+        """Return about `pause` seconds, and say why they are waited."""
+        wait = random.uniform(pause / 2, pause)  # noqa: S311 - spreads retries, hides nothing
+        log.warning("%s: %s; trying again in %.1f s", self._url, self._last, wait)
+        return wait
 
     def _too_late(self) -> StoreError | Interrupted:
         what = self._last.text if self._last else "no answer"

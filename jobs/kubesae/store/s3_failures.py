@@ -5,7 +5,10 @@ Codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html ; ser
 
 from __future__ import annotations
 
+import re
+import ssl
 from enum import Enum, auto
+from http.client import HTTPException
 
 import aiohttp
 from botocore.exceptions import (
@@ -44,6 +47,7 @@ _KINDS = {
     Kind.REFUSED: "AccessDenied AllAccessDisabled AccountProblem InvalidObjectState NotSignedUp PermanentRedirect "
     "AuthorizationHeaderMalformed IllegalLocationConstraintException InvalidBucketName MethodNotAllowed",
     Kind.NO_BUCKET: "NoSuchBucket",
+    Kind.OTHER: "NotImplemented",  # with status 501, which is no fault that passes
     Kind.MISSING: "NoSuchKey",
     Kind.EXISTS: "PreconditionFailed",
     Kind.BEYOND: "InvalidRange",
@@ -68,6 +72,9 @@ _KINDS_OF_ERRORS = {
     Kind.CREDENTIALS: (NoCredentialsError, PartialCredentialsError),
     Kind.SETTINGS: (ProfileNotFound, InvalidRegionError, ConfigNotFound, ConfigParseError),
 }
+
+# of a URL in a message: it tells a reader nothing
+_QUERY = re.compile(r"\?[^\s\"]*")
 
 _ADVICE = {
     Kind.CREDENTIALS: "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN (or AWS_PROFILE), the "
@@ -113,10 +120,12 @@ def failure_of(error: Exception) -> S3Failure | None:
     for kind, types in _KINDS_OF_ERRORS.items():
         if isinstance(error, types):
             return S3Failure(kind, str(error))
-    if isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+    if isinstance(error, (SSLError, ssl.SSLError)) and "CERTIFICATE_VERIFY_FAILED" in str(error):
         return S3Failure(Kind.SETTINGS, f"{error}; AWS_CA_BUNDLE names the file with the authority's certificate")
-    if isinstance(error, (BotoCoreError, aiohttp.ClientError, OSError)):  # TimeoutError is an OSError
-        return S3Failure(Kind.TRANSIENT, f"{type(error).__name__}: {error}" if str(error) else "no answer in time")
+    if isinstance(error, (BotoCoreError, aiohttp.ClientError, HTTPException, OSError)):
+        silent = isinstance(error, TimeoutError) or not str(error)
+        text = f"{type(error).__name__}: {_QUERY.sub('', str(error))}"
+        return S3Failure(Kind.TRANSIENT, "no answer in time" if silent else text)
     return None
 
 

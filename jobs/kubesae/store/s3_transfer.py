@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PART_BYTES = 32 << 20
+ONE_REQUEST_BYTES = 2 * PART_BYTES
 MAX_PARTS = 10_000
 PARALLEL_PARTS = 4
 ABORT_SECONDS = 5.0
@@ -89,7 +90,7 @@ async def upload(
         S3Failure: EXISTS, if the options say IfNoneMatch and there is an object.
 
     """
-    if size <= 2 * PART_BYTES:
+    if size <= ONE_REQUEST_BYTES:
         await call.send("put_object", **where, Body=part(0, size), **options)
         return
     while True:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from kubesae.errors import AccessError, ConfigError, MissingError
 
 if TYPE_CHECKING:
+    import builtins  # Store.list hides the type
     from datetime import datetime
     from pathlib import Path
 
@@ -34,6 +35,20 @@ class ObjectInfo:
     """bytes"""
     modified: datetime
     """when it was written, by the store's clock; aware, UTC"""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenUpload:
+    """An upload that was begun and neither completed nor given up: no listing shows it, and it takes space."""
+
+    key: str
+    """what it would become; of a store in a folder, its temporary file"""
+    id: str
+    """the store's own name of it"""
+    size: int
+    """bytes so far"""
+    started: datetime
+    """when it was begun or last written to, by the store's clock; aware, UTC"""
 
 
 class Store(ABC):
@@ -102,8 +117,12 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def put(self, key: str, data: Buffer) -> None:
-        """Write an object, replacing one that is there: readers see the old bytes or the new ones, never a mix."""
+    def put(self, key: str, data: Buffer, *, sha256: str | None = None) -> None:
+        """Write an object, replacing one that is there: readers see the old bytes or the new ones, never a mix.
+
+        `sha256` is the hex digest of `data`, where it is known: an S3 server then compares what it received with that,
+        and takes all of it in one request, straight from `data`.
+        """
 
     @abstractmethod
     def create(self, key: str, data: Buffer) -> bool:
@@ -131,6 +150,27 @@ class Store(ABC):
     @abstractmethod
     def delete(self, key: str) -> None:
         """Remove the object; one that is not there is no error."""
+
+    @abstractmethod
+    def open_uploads(self, prefix: str = "") -> builtins.list[OpenUpload]:
+        """Return the uploads below `prefix` that are open, of running programs and of dead ones, sorted by key."""
+
+    @abstractmethod
+    def abort_upload(self, upload: OpenUpload) -> None:
+        """End an open upload and free its space; one that is gone is no error."""
+
+    def remove_empty_folders(self, before: datetime) -> int:  # noqa: ARG002 - a bucket has no folders
+        """Remove folders that hold nothing and have not changed since `before`; return how many."""
+        return 0
+
+    def now(self) -> datetime:
+        """Return the time by the store's clock, to compare with the times it gives; writes and deletes an object."""
+        key = f"{PROBE_PREFIX}{secrets.token_hex(8)}"
+        self.put(key, b"")
+        try:
+            return self.list(key)[key].modified
+        finally:
+            self.delete(key)
 
     @abstractmethod
     def child(self, path: str) -> Store:

@@ -96,7 +96,7 @@ class Learner:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise ConfigError(
                 f"Training diverged: at step {self.steps} the loss is {loss} and the gradient's norm {norm}. "
-                f"Lower the learning rate (it is {settings.lr}), or raise lr_warmup."
+                f"Lower the learning rate (it is {settings.lr}) or raise lr_warmup, under another --sae-name."
             )
         self._count(step, total_rows)
         if settings.target_l0 is not None and self.steps > settings.sparsity_warmup * self._total_steps:

@@ -1,10 +1,11 @@
 """Batches of activations, straight from the tars in the store.
 
 An epoch takes the training blocks in a seeded permutation. A run of them, about `shuffle_rows` rows, is a *window*: its
-blocks are read by ranged reads into one preallocated buffer while the window before it is trained on. A window has a
-planned number of batches, ceil(its rows / batch size); each of its blocks is shuffled and dealt evenly over them, so
-every batch holds rows of every block of its window. Flagged rows (first positions, special tokens, norm outliers) are
-left out, which makes batches a little smaller, never different in number.
+blocks are read by ranged reads into one preallocated buffer while the window before it is trained on. They stay there
+as they lie in the tar, and a batch is gathered from them: each row is copied once. Memory: two windows and a batch.
+A window has a planned number of batches, ceil(its rows / batch size); each of its blocks is shuffled and dealt evenly
+over them, so every batch holds rows of every block of its window. Flagged rows (first positions, special tokens, norm
+outliers) are left out, which makes batches a little smaller, never different in number.
 
 With several ranks, rank r reads and deals blocks r, r + n, r + 2n, ... of each window. So each block is read once, by
 one rank, and the rows of every batch are the same for any number of ranks. What is read next follows from two integers,
@@ -13,9 +14,8 @@ epoch and position (batches of the epoch already taken); nothing else has to be 
 
 from __future__ import annotations
 
-import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from kubesae.shards import codec, read_block
-from kubesae.train.order import permutation
+from kubesae.shards.order import permutation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
-    from kubesae.shards import BlockRef
+    from kubesae.shards import BlockData, BlockRef
     from kubesae.store import Store
     from kubesae.train.distributed import Ranks
+
+CACHE_LINE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def _rows(refs: Sequence[BlockRef]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows of this rank's share of a batch.
+    """Rows of this rank's share of a batch. They lie in memory that the next batch is written to.
 
     Attributes:
         x_BD: raw activations as stored [rows, d_model], bfloat16 or float32.
@@ -96,7 +98,6 @@ class BlockSource:
         self._codec = codec(storage)
         self._d_model = d_model
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="read")
-        self._scratch = threading.local()
 
     def __enter__(self) -> Self:
         """Begin to use the source."""
@@ -108,46 +109,54 @@ class BlockSource:
         """End the reading threads; reads that have not begun are dropped."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def buffer(self, rows: int) -> npt.NDArray[np.generic]:
-        """Return an uninitialised buffer for stored rows."""
-        return np.empty((rows, self._d_model), self._codec.disk)
-
-    def tensor(self, stored: npt.NDArray[np.generic]) -> Tensor:
-        """View stored rows as a tensor of their dtype."""
-        return torch.from_numpy(stored).view(getattr(torch, self._codec.name))
-
-    def start(self, refs: Sequence[BlockRef], buffer: npt.NDArray[np.generic]) -> list[Future[npt.NDArray[np.int64]]]:
-        """Begin to read `refs` one after the other into `buffer`.
-
-        Returns:
-            for each block, when it is there, the buffer's rows that hold its unflagged rows.
-
-        """
-        ends = np.cumsum([ref.rows for ref in refs])
+    def start(self, refs: Sequence[BlockRef], buffer: npt.NDArray[np.uint8]) -> list[Future[BlockData]]:
+        """Begin to read `refs` one after the other into `buffer`, of at least `bytes_of(refs)`."""
+        ends = np.cumsum([_padded(ref) for ref in refs])
         return [
-            self._pool.submit(self._read, ref, buffer, int(end) - ref.rows) for ref, end in zip(refs, ends, strict=True)
+            self._pool.submit(read_block, self._store, ref, memoryview(buffer[end - _padded(ref) : end]))
+            for ref, end in zip(refs, ends, strict=True)
         ]
 
-    def _read(self, ref: BlockRef, buffer: npt.NDArray[np.generic], first: int) -> npt.NDArray[np.int64]:
-        scratch = getattr(self._scratch, "bytes", b"")
-        if len(scratch) < ref.bytes:
-            scratch = self._scratch.bytes = bytearray(ref.bytes)
-        block = read_block(self._store, ref, memoryview(scratch))
-        buffer[first : first + ref.rows] = block.acts
-        return first + np.flatnonzero(block.flags == 0)
+    def memory(self, rows: int) -> npt.NDArray[np.generic]:
+        """Return memory for stored rows [rows, d_model].
+
+        numpy's and not torch's: it comes in huge pages, which are much cheaper to touch first.
+        """
+        return np.empty((rows, self._d_model), self._codec.disk)
+
+    def gather(
+        self, pieces: Sequence[tuple[BlockData, npt.NDArray[np.int64]]], memory: npt.NDArray[np.generic]
+    ) -> Tensor:
+        """Copy rows of blocks, given by their numbers in the block, to `memory`, one piece after the other."""
+        at = 0
+        for block, rows in pieces:
+            np.take(block.acts, rows, axis=0, out=memory[at : at + len(rows)], mode="clip")  # "raise" would copy twice
+            at += len(rows)
+        return torch.from_numpy(memory[:at]).view(getattr(torch, self._codec.name))
 
     def blocks(self, refs: Sequence[BlockRef]) -> Iterator[Tensor]:
         """Yield the unflagged rows of each block, in order, reading one ahead."""
         if not refs:
             return
-        size = max(ref.rows for ref in refs)
-        buffers = [self.buffer(size), self.buffer(size)]
+        size = max(_padded(ref) for ref in refs)
+        buffers = [np.empty(size, np.uint8), np.empty(size, np.uint8)]
         ahead = self.start(refs[:1], buffers[0])
         for i in range(len(refs)):
             (reading,) = ahead
-            rows = reading.result()
+            block = reading.result()
             ahead = self.start(refs[i + 1 : i + 2], buffers[(i + 1) % 2])
-            yield self.tensor(buffers[i % 2])[torch.from_numpy(rows)]
+            rows = np.flatnonzero(block.flags == 0)
+            yield self.gather([(block, rows)], self.memory(len(rows)))
+
+
+def bytes_of(refs: Sequence[BlockRef]) -> int:
+    """Return the bytes of a buffer for these blocks."""
+    return sum(_padded(ref) for ref in refs)
+
+
+def _padded(ref: BlockRef) -> int:
+    """Bytes of a block's place in a buffer: rows that begin at a cache line in the tar do so here."""
+    return -(-ref.bytes // CACHE_LINE) * CACHE_LINE
 
 
 class Reader:
@@ -170,6 +179,8 @@ class Reader:
         self._batch_size = batch_size
         self._seed = seed
         self._ranks = ranks
+        self._buffers = [np.empty(0, np.uint8), np.empty(0, np.uint8)]
+        self._batch = source.memory(0)
         self.waited = 0.0
 
     def windows(self, epoch: int) -> list[Window]:
@@ -184,25 +195,35 @@ class Reader:
         """Yield the batches of an epoch after the first `position`. Every rank must take the same ones."""
         windows = [window for window in self.windows(epoch) if window.first + window.batches > position]
         shares = [window.refs[self._ranks.rank :: self._ranks.world] for window in windows]
-        rows = max((_rows(share) for share in shares), default=0)
-        buffers = [self._source.buffer(rows), self._source.buffer(rows)]
-        ahead = self._source.start(shares[0], buffers[0]) if shares else []
-        for i, window in enumerate(windows):
-            began = time.perf_counter()
-            unflagged = [reading.result() for reading in ahead]
-            self.waited += time.perf_counter() - began
-            ahead = self._source.start(shares[i + 1], buffers[(i + 1) % 2]) if i + 1 < len(windows) else []
-            hands = self._deal(window, unflagged, epoch)
-            totals = self._ranks.sum(torch.tensor([len(hand) for hand in hands])).tolist()
-            stored = self._source.tensor(buffers[i % 2])
-            for j in range(max(0, position - window.first), window.batches):
-                x_BD = stored[torch.from_numpy(hands[j])]
-                yield Batch(x_BD, totals[j], window.first + j + 1)
+        self._make_room(max(map(bytes_of, shares), default=0))
+        ahead = self._source.start(shares[0], self._buffers[0]) if shares else []
+        try:
+            for i, window in enumerate(windows):
+                began = time.perf_counter()
+                blocks = [reading.result() for reading in ahead]
+                self.waited += time.perf_counter() - began
+                ahead = self._source.start(shares[i + 1], self._buffers[(i + 1) % 2]) if i + 1 < len(windows) else []
+                hands = self._deal(window, [np.flatnonzero(block.flags == 0) for block in blocks], epoch)
+                totals = self._ranks.sum(torch.tensor([sum(map(len, hand)) for hand in hands])).tolist()
+                for j in range(max(0, position - window.first), window.batches):
+                    x_BD = self._source.gather(list(zip(blocks, hands[j], strict=True)), self._batch)
+                    yield Batch(x_BD, totals[j], window.first + j + 1)
+        finally:  # the next epoch reads into the same buffers
+            for reading in ahead:
+                reading.cancel()
+            wait(ahead)
+
+    def _make_room(self, size: int) -> None:
+        """Have two buffers of at least `size` bytes, and one for a batch; they are kept for the epochs that follow."""
+        if len(self._buffers[0]) < size:
+            self._buffers = [np.empty(size, np.uint8), np.empty(size, np.uint8)]
+        if not len(self._batch):
+            self._batch = self._source.memory(self._batch_size)
 
     def _deal(
         self, window: Window, unflagged: Sequence[npt.NDArray[np.int64]], epoch: int
-    ) -> list[npt.NDArray[np.int64]]:
-        """Return the buffer's rows of this rank for each batch of the window.
+    ) -> list[list[npt.NDArray[np.int64]]]:
+        """Return for each batch of the window the rows of each of this rank's blocks.
 
         Block b gives its section j + b to batch j: where sections differ by a row, batches then differ least.
         """
@@ -214,4 +235,4 @@ class Reader:
             for j, hand in enumerate(hands):
                 section = (j + number) % window.batches
                 hand.append(shuffled[edges[section] : edges[section + 1]])
-        return [np.concatenate(hand) if hand else np.zeros(0, np.int64) for hand in hands]
+        return hands

@@ -18,10 +18,11 @@ import torch
 
 from kubesae.errors import ConfigError
 from kubesae.ledger import Plan, chunk_edges, keys, require_identity
+from kubesae.memory import memory_for
 from kubesae.sae import matmul_dtype
 from kubesae.shards import read_index
 from kubesae.shards.split import split_blocks
-from kubesae.train.advice import advise
+from kubesae.train.advice import advise, advise_speed
 from kubesae.train.checkpoint import Checkpoints, claim_name
 from kubesae.train.console import Console, silent
 from kubesae.train.distributed import join_ranks
@@ -91,6 +92,7 @@ def run_training(
         ConfigError: there is no such data, the settings contradict each other or the data, or training diverged.
         IdentityError: the SAE's name has other settings or other data.
         Interrupted: a signal came; a checkpoint was written if there was time.
+        KubesaeError: memory ran out.
 
     """
     with join_ranks(device) as ranks, noticing_signals() as stop, torch.no_grad():
@@ -103,11 +105,15 @@ def run_training(
         if ranks.first:
             claim_name(output, target.name, config_document(settings, target, identity))
         _announce(console, Plan.of(identity), chunk, split)
-        with BlockSource(data, identity.storage, identity.d_model, workers) as source:
+        step = f"steps of {settings.batch_size:,} tokens on an SAE of {target.config.d_sae:,} features"
+        with (
+            BlockSource(data, identity.storage, identity.d_model, workers) as source,
+            memory_for(step, "Lower --batch-size, --shuffle-rows or --d-sae, or share them among ranks (torchrun)."),
+        ):
             trainer = _assemble(output, settings, target, split, source, ranks, console, stop, about)
             trainer.limits = limits or Limits()
             trainer.run()
-        return _finish(output, settings, target, trainer)
+        return _finish(output, settings, target, trainer, workers)
 
 
 def _assemble(
@@ -155,10 +161,11 @@ def _assemble(
 
 
 def _tidy(checkpoints: Checkpoints, log: MetricsLog, start: Start) -> None:
-    """Finish what an interrupted attempt began: its metrics go, its pointer to the best is written."""
+    """Finish what an interrupted attempt began: its metrics go, its pointer to the best is written, old ones go."""
     log.forget_after(start.learner.steps)
     if start.progress.best:
         checkpoints.point_at(start.progress.best)
+    checkpoints.prune(start.progress.best)
 
 
 def _complete_index(data: Store, identity: DataIdentity, layer: int) -> list[BlockRef]:
@@ -200,14 +207,16 @@ def _about(settings: Settings, target: Target, identity: DataIdentity, ranks: Ra
     }
 
 
-def _finish(output: Store, settings: Settings, target: Target, trainer: Trainer) -> TrainResult:
+def _finish(output: Store, settings: Settings, target: Target, trainer: Trainer, workers: int) -> TrainResult:
     """Write the report, print the advice, return the result."""
     best = trainer.progress.best or {}
+    lines = trainer.log.read() if trainer.ranks.first else []
     advice = advise(target.config, settings, best, trainer.learner.l1_coeff)
+    speed = advise_speed(lines, workers)  # about this run on this machine: no part of the result
     report = keys.report(target.name)
     if trainer.ranks.first:
-        document = report_html(trainer.about, trainer.log.read(), best, advice)
+        document = report_html(trainer.about, lines, best, advice + speed)
         output.put(report, document.encode())
-    for sentence in advice:
+    for sentence in advice + speed:
         trainer.console.line(sentence)
     return TrainResult(target.name, keys.checkpoint_folder(target.name, best["step"]), best, report, advice)

@@ -33,7 +33,7 @@ def resolve_target(settings: Settings, identity: DataIdentity) -> Target:
         raise ConfigError(f"Which layer? The data has layers {list(identity.layers)}: give one with --layer.")
     layer = identity.layers[0] if settings.layer is None else settings.layer
     if layer not in identity.layers:
-        raise ConfigError(f"Layer {layer} was not collected: the data has layers {list(identity.layers)}.")
+        raise ConfigError(f"Layer {layer} was not collected: the data has layers {list(identity.layers)}. Choose one.")
     d_sae = settings.d_sae or settings.expansion * identity.d_model
     topk = settings.architecture == "topk"
     if topk and settings.k > d_sae:
@@ -44,7 +44,9 @@ def resolve_target(settings: Settings, identity: DataIdentity) -> Target:
         if settings.l1_coeff <= 0:
             raise ConfigError("target_l0 changes l1_coeff from where it is: start with one above 0, such as 1e-3.")
         if settings.target_l0 >= d_sae:
-            raise ConfigError(f"target_l0 is {settings.target_l0}, not less than the {d_sae} features of the SAE.")
+            raise ConfigError(
+                f"target_l0 is {settings.target_l0}, not less than the {d_sae} features of the SAE. Lower it."
+            )
     name = settings.name or f"layer-{layer:03d}-{settings.architecture}-{d_sae}"
     config = SaeConfig(
         architecture=settings.architecture, d_model=identity.d_model, d_sae=d_sae, k=settings.k if topk else None

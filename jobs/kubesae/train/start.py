@@ -12,9 +12,9 @@ import torch
 
 from kubesae.errors import DamagedError
 from kubesae.sae import Normaliser, Weights, initial_weights
+from kubesae.shards.order import permutation
 from kubesae.train.checkpoint import Progress
 from kubesae.train.learner import Learner
-from kubesae.train.order import permutation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

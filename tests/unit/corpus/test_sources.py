@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kubesae.corpus import HubDataset, LocalFiles, open_source
-from kubesae.errors import EXIT_FAULT, ConfigError, KubesaeError
+from kubesae.errors import ConfigError
 from kubesae.experiment import Corpus
 
 if TYPE_CHECKING:
@@ -180,17 +180,10 @@ def test_rows_that_are_not_as_they_should_be(tmp_path: Path) -> None:
 
 def test_without_the_hub_its_datasets_are_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ConfigError, match="'some/dataset' is neither a local path nor a dataset that the hub gives us"):
+    with pytest.raises(ConfigError, match=r"Cannot load the dataset 'some/dataset' .*no such local path"):
         open_source(corpus("some/dataset"), 0)
-    with pytest.raises(ConfigError, match="neither a local path nor a dataset"):
+    with pytest.raises(ConfigError, match=r"Cannot load the dataset '\./nowhere'"):
         open_source(corpus("./nowhere", format="hub"), 0)
-
-
-def test_a_hub_that_cannot_be_reached_is_a_fault_and_may_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(KubesaeError, match="the hub cannot be reached for the dataset 'some/dataset'") as caught:
-        open_source(corpus("some/dataset"), 0)
-    assert caught.value.exit_code == EXIT_FAULT
 
 
 def test_a_hub_dataset_is_streamed_file_by_file(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_folder_without_a_tokenizer(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "damaged" / "tokenizer.json").write_text('{"version"')
     (tmp_path / "damaged" / "config.json").write_text('{"model_type": "llama"}')
     for source in (str(tmp_path), str(tmp_path / "damaged"), str(tmp_path / "nowhere"), "some/model"):
-        with pytest.raises(ConfigError, match=f"Cannot load the tokenizer of '{source}': "):
+        with pytest.raises(ConfigError, match=f"Cannot load the tokenizer of model '{source}'"):
             Tokenizer.load(source, None)
 
 
@@ -129,3 +129,67 @@ def test_the_stored_vocabulary_is_checked(tmp_path: Path) -> None:
     store.put(keys.TOKENIZER, store.read(keys.TOKENIZER) + b" ")
     with pytest.raises(DamagedError, match=r"tokenizer\.json is not what tokens/manifest\.json says"):
         Vocabulary.read(store, manifest)
+
+
+def _pieces(kind: str) -> bytes:
+    """Define a tokenizer of a kind that people use."""
+    bytes_and_words = {f"<0x{i:02X}>": i for i in range(256)} | {"▁": 256, "▁the": 257, "cat": 258}
+    inner, decoder = {
+        "bytes": (models.BPE(), decoders.ByteLevel()),
+        "unigram": (models.Unigram(), decoders.Metaspace()),
+        "wordpiece": (models.WordPiece(unk_token="<unk>"), decoders.WordPiece()),
+        "byte-fallback": (
+            models.BPE(bytes_and_words, [], byte_fallback=True),
+            decoders.Sequence(
+                [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+            ),
+        ),
+    }[kind]
+    tokenizer = FastTokenizer(inner)
+    tokenizer.decoder = decoder
+    if kind == "bytes":
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        tokenizer.train_from_iterator(TEXTS * 20, trainers.BpeTrainer(initial_alphabet=alphabet, show_progress=False))
+    elif kind == "unigram":
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        special = {"special_tokens": ["<s>", "<unk>"], "unk_token": "<unk>"}
+        tokenizer.train_from_iterator(TEXTS * 20, trainers.UnigramTrainer(**special, show_progress=False))
+    elif kind == "wordpiece":
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        tokenizer.train_from_iterator(
+            TEXTS * 20, trainers.WordPieceTrainer(special_tokens=["<unk>"], show_progress=False)
+        )
+    tokenizer.add_special_tokens([AddedToken("<|tool|>", special=True)])
+    return tokenizer.to_str().encode()
+
+
+@pytest.mark.parametrize("kind", ["bytes", "unigram", "wordpiece", "byte-fallback"])
+def test_a_vocabulary_of_a_few_ids_decodes_them_as_the_whole_one(kind: str) -> None:
+    definition = _pieces(kind)
+    whole = Vocabulary(definition)
+    size = FastTokenizer.from_str(definition.decode()).get_vocab_size()
+    generator = np.random.Generator(np.random.PCG64(0))
+    for _ in range(20):
+        ids = [*generator.integers(0, size, 12).tolist(), size - 1, size + 5]
+        few = Vocabulary(definition, ids)
+        assert few.text(ids) == whole.text(ids)
+        assert few.text(ids[3:7]) == whole.text(ids[3:7])
+
+
+def test_a_vocabulary_of_a_few_ids_survives_a_token_with_two_ids(tokenizer: Tokenizer) -> None:
+    definition = json.loads(tokenizer.definition)
+    definition["model"]["vocab"]["again"] = 400
+    definition["added_tokens"].append({**definition["added_tokens"][0], "id": 400, "content": "<s>"})
+    data = json.dumps(definition).encode()
+    assert Vocabulary(data, [0, 400]).text([0]) == Vocabulary(data).text([0])
+
+
+def test_a_definition_whose_merges_do_not_come_last_is_read_whole() -> None:
+    definition = json.loads(_pieces("bytes"))
+    moved = {name: definition[name] for name in sorted(definition, reverse=True)}  # the decoder comes after the model
+    assert list(moved).index("model") < list(moved).index("decoder")
+    data = json.dumps(moved, separators=(",", ":"), ensure_ascii=False).encode()
+    assert b',"merges":[' in data
+    ids = list(range(60, 80))
+    assert Vocabulary(data, ids).text(ids) == Vocabulary(_pieces("bytes")).text(ids)

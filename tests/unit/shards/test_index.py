@@ -86,7 +86,7 @@ def test_an_index_of_other_data_is_refused(small: Store) -> None:
     identity = identity_of(small)
     write_index(small, identity.model_copy(update={"tokens": 7}), all_blocks(small))
     with pytest.raises(
-        DamagedError, match=r"index\.parquet is the index of data with identity .* Run `kubesae verify`"
+        DamagedError, match=r"index\.parquet is the index of data with identity .* Run `kubesae repair`"
     ):
         read_index(small, identity, 1)
 
@@ -94,7 +94,7 @@ def test_an_index_of_other_data_is_refused(small: Store) -> None:
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"not Parquet at all"])
 def test_a_damaged_index_is_refused(small: Store, data: bytes) -> None:
     small.put(keys.INDEX, data)
-    with pytest.raises(DamagedError, match=r"index\.parquet is not a Parquet file"):
+    with pytest.raises(DamagedError, match=r"index\.parquet is not an index"):
         read_index(small, identity_of(small), 1)
 
 
@@ -107,7 +107,7 @@ def test_a_parquet_file_of_something_else_is_refused(small: Store) -> None:
     out = io.BytesIO()
     pq.write_table(pa.table({"x": [1]}), out)
     small.put(keys.INDEX, out.getvalue())
-    with pytest.raises(DamagedError, match="Run `kubesae verify`"):
+    with pytest.raises(DamagedError, match="Run `kubesae repair`"):
         read_index(small, identity_of(small), 1)
 
 

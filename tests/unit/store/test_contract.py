@@ -12,6 +12,7 @@ import pytest
 
 from kubesae.errors import ConfigError, DamagedError, MissingError
 from kubesae.store import Store, open_store
+from open_uploads import begin_upload
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -222,6 +223,38 @@ def test_large_objects(store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(data[::-1])
     store.put_file("large", tmp_path / "file")
     assert store.read("large") == data[::-1]
+
+
+def test_open_uploads_are_listed_and_ended(store: Store, request: pytest.FixtureRequest) -> None:
+    assert store.open_uploads() == []
+    before = datetime.now(UTC) - timedelta(seconds=2)
+    store.put("a/whole", b"1")
+    for key in ("a/one", "a/b/two", "c/three"):
+        begin_upload(request, store, key, b"x" * 1000)
+    found = store.open_uploads()
+    assert len(found) == 3
+    assert found == sorted(found, key=lambda upload: upload.key)
+    assert [upload.size for upload in found] == [1000] * 3
+    assert all(before <= upload.started <= datetime.now(UTC) + timedelta(seconds=2) for upload in found)
+    assert all(upload.started.tzinfo is UTC for upload in found)
+    assert {upload.key.rpartition("/")[0] for upload in store.open_uploads("a/")} == {"a", "a/b"}
+    assert store.child("c").open_uploads()[0].size == 1000
+    store.abort_upload(found[0])
+    store.abort_upload(found[0])
+    assert store.open_uploads() == found[1:]
+    for upload in found[1:]:
+        store.abort_upload(upload)
+    assert store.open_uploads() == []
+    assert list(store.list()) == ["a/whole"]
+
+
+def test_the_stores_clock_is_that_of_its_listings(store: Store) -> None:
+    store.put("a", b"1")
+    now = store.now()
+    store.put("b", b"1")
+    found = store.list()
+    assert list(found) == ["a", "b"]
+    assert found["a"].modified <= now <= found["b"].modified
 
 
 @pytest.mark.parametrize("key", BAD_KEYS)

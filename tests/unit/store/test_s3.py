@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from faulty_proxy import FaultyProxy
 from kubesae.errors import AccessError, ConfigError, Interrupted, MissingError, StoreError
 from kubesae.store import Store, open_store, s3_connection
+from kubesae.store.s3_failures import Kind, S3Failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -279,6 +281,25 @@ def test_renewed_credentials_are_taken_up(
     renewal.join()
     assert patient.read("k") == b"5"
     assert store.read("k") == b"5"
+
+
+def test_an_attempt_cut_off_by_the_deadline_does_not_hide_what_failed_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else credentials that stay expired would end as a fault of the network (1) instead of with 75."""
+    monkeypatch.setattr(s3_connection, "FIRST_PAUSE", 0.01)
+    connection = s3_connection.S3Connection()
+    connection.has_worked = True
+    connection._wires[os.getpid(), "bucket"] = SimpleNamespace(opened=time.monotonic())
+    late = iter([0.7])
+
+    def attempt(_wire: object, end: float) -> None:
+        for seconds in late:
+            time.sleep(seconds)
+            raise S3Failure(Kind.CREDENTIALS, "ExpiredToken")
+        time.sleep(max(0.0, end - time.monotonic()))
+        raise TimeoutError
+
+    with pytest.raises(Interrupted, match="ExpiredToken"):
+        s3_connection.S3Call(connection, "s3://bucket/k", 0.9).transfer("bucket", attempt)
 
 
 def test_a_signal_ends_a_call(s3_bucket: str, proxy: FaultyProxy) -> None:

@@ -128,6 +128,17 @@ def test_float32_storage(tmp_path: Path) -> None:
     refs = read_index(store, identity, LAYER)
     with BlockSource(store, "float32", D_MODEL, workers=1) as source:
         reader = Reader(source, refs, shuffle_rows=SHUFFLE, batch_size=BATCH, seed=0, ranks=ALONE)
-        rows = torch.cat([batch.x_BD for batch in reader.batches(0, 0)])
+        rows = torch.cat([batch.x_BD.clone() for batch in reader.batches(0, 0)])
     assert rows.dtype == torch.float32
     assert sorted(map(tuple, rows.tolist())) == unflagged(store, refs)
+
+
+def test_an_epoch_that_is_left_does_not_write_into_the_next(data: Store, refs: list[BlockRef]) -> None:
+    with BlockSource(data, "bfloat16", D_MODEL, workers=2) as source:
+        reader = Reader(source, refs, shuffle_rows=SHUFFLE, batch_size=BATCH, seed=5, ranks=ALONE)
+        for _ in range(3):
+            left = reader.batches(1, 0)
+            next(left)
+            left.close()
+            rows = [sorted(map(tuple, batch.x_BD.float().tolist())) for batch in reader.batches(0, 0)]
+            assert rows == epoch(data, refs)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kubesae.corpus import Vocabulary
+    from kubesae.corpus.tokenizer import Vocabulary
 
 _SHOWN = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
 
@@ -21,24 +21,22 @@ def visible(text: str) -> str:
 
 
 def split_text(vocabulary: Vocabulary, before: Sequence[int], token: int, after: Sequence[int]) -> tuple[str, str, str]:
-    """Return the text before a token, of it, and after it.
+    """Return the text before a token, of it, and after it; the three together are the text of all.
 
-    Each is what the tokens add to the text so far, because some tokenizers drop a space at the beginning of what they
-    decode. Where a token is only a part of a character the three are decoded each for itself.
+    A part is what its tokens add to the text so far, because some tokenizers drop a space at the beginning of what they
+    decode. Where the token is only a piece of a character, the middle is the whole character.
     """
-    first = vocabulary.text(before)
-    middle = _added(vocabulary, before, [token], first)
-    last = _added(vocabulary, [*before, token], after, first + middle)
-    return first, middle, last
+    ids = [*before, token, *after]
+    whole, at = vocabulary.text(ids), len(before)
+    start, stop = at, at + 1
+    while not whole.startswith(first := vocabulary.text(ids[:start])):  # it ends within a character: not before it
+        start -= 1
+    while not whole.startswith(upto := vocabulary.text(ids[:stop])):
+        stop += 1
+    return first, upto[len(first) :], whole[len(upto) :]
 
 
 def marked(vocabulary: Vocabulary, before: Sequence[int], token: int, after: Sequence[int]) -> str:
     """Return a context on one line with its token marked: `import »os«⏎`."""
     first, middle, last = map(visible, split_text(vocabulary, before, token, after))
     return f"{first}»{middle}«{last}"
-
-
-def _added(vocabulary: Vocabulary, before: Sequence[int], ids: Sequence[int], so_far: str) -> str:
-    """Text that `ids` add to `so_far`, the text of `before`."""
-    together = vocabulary.text([*before, *ids])
-    return together[len(so_far) :] if together.startswith(so_far) else vocabulary.text(ids)

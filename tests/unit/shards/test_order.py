@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kubesae.train.order import permutation
+from kubesae.shards.order import permutation
 
 
 def test_known_values() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kubesae.interpret.text import marked, split_text, visible
+from kubesae.corpus import marked, split_text, visible
 
 
 @pytest.mark.parametrize(
@@ -38,14 +38,16 @@ def test_spaces_between_tokens_survive():
     assert split_text(Stripped(), [], 3, [4]) == ("", "w3", " w4")
 
 
-def test_a_part_of_a_character_is_shown_as_such():
-    a, b = "é".encode()
-    assert split_text(Bytes(), [97], a, [b, 98]) == ("a", "\N{REPLACEMENT CHARACTER}", "\N{REPLACEMENT CHARACTER}b")
-    assert split_text(Bytes(), [97, a], b, [98]) == (
-        "a\N{REPLACEMENT CHARACTER}",
-        "\N{REPLACEMENT CHARACTER}",
-        "b",
-    )
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_piece_of_a_character_is_marked_with_all_of_it(at):
+    ids = "a✓b".encode()
+    assert split_text(Bytes(), ids[:at], ids[at], ids[at + 1 :]) == ("a", "✓", "b")
+    assert split_text(Bytes(), b"", ids[1], ids[2:]) == ("", "✓", "b")
+
+
+def test_bytes_that_are_no_character_are_shown_as_such():
+    assert split_text(Bytes(), b"a", 0xFF, b"b") == ("a", "\N{REPLACEMENT CHARACTER}", "b")
+    assert split_text(Bytes(), b"a", "é".encode()[0], b"") == ("a", "\N{REPLACEMENT CHARACTER}", "")
 
 
 def test_the_token_is_marked():

@@ -27,7 +27,7 @@ def one_block() -> bytes:
 
 
 BLOCK = one_block()
-MOMENTS = Moments.of(np.ones((4, 2), np.float32), np.zeros(4, np.uint8), np.ones(4, np.float32)).to_bytes()
+MOMENTS = Moments.of(np.ones((4, 2), np.float32), codec("float32"), np.zeros(4, np.uint8))[0].to_bytes()
 HEADERS = [512 * n for n in (0, 2, 4, 6)]
 
 

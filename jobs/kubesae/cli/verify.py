@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kubesae.cli.console import say
 from kubesae.cli.options import experiment_options, overrides, resolve
-from kubesae.errors import EXIT_USER
+from kubesae.errors import EXIT_USER, ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,20 +23,44 @@ if TYPE_CHECKING:
     help="ledger: records and object sizes; full: every byte (default: verify.mode of the experiment)",
 )
 @click.option("--scope", type=click.Choice(["pilot", "all"]), default="all", show_default=True, help="what to check")
+@click.option("--workers", type=click.IntRange(1), help="threads (default: the cores)")
+@click.option("--index", type=click.IntRange(0), envvar="JOB_COMPLETION_INDEX", help="number of this worker, from 0")
+@click.option("--of", type=click.IntRange(1), help="number of workers that share the parts")
 @click.option("--json", "as_json", is_flag=True, help="print the report as JSON")
-def command(experiment: Path | None, mode: Any, scope: Any, as_json: bool, **flags: Any) -> int:
+def command(
+    experiment: Path | None,
+    mode: Any,
+    scope: Any,
+    workers: int | None,
+    index: int | None,
+    of: int | None,
+    as_json: bool,
+    **flags: Any,
+) -> int:
     """Check collected activations against plan and records.
 
     Writes verify/SCOPE.json; --scope all also writes the index that readers start from. Exit code 0: all checks passed;
-    2: something is wrong, named line by line.
+    2: something is wrong, named line by line. With --index I --of N it checks parts I, I+N, I+2N, ...; the report is
+    made by the worker that finds all shares there.
     """
     resolved = resolve(experiment, overrides(flags))
+    if of is not None and (index is None or index >= of):
+        raise ConfigError(f"--of {of} needs --index, from 0 to {of - 1}.")
     from kubesae.ledger import require_identity  # noqa: PLC0415 - keeps --help fast
     from kubesae.store import open_store  # noqa: PLC0415
-    from kubesae.verify import report_lines, verify  # noqa: PLC0415
+    from kubesae.verify import report_lines, share_line, verify, verify_share  # noqa: PLC0415
 
     store = open_store(resolved.data)
-    report = verify(store, scope, mode or resolved.verify.mode, resolved.pilot.tokens)
+    mode = mode or resolved.verify.mode
+    workers = workers or len(os.sched_getaffinity(0))
+    if of is None:
+        report = verify(store, scope, mode, resolved.pilot.tokens, workers=workers)
+    else:
+        share = verify_share(store, scope, mode, resolved.pilot.tokens, index or 0, of, workers=workers)
+        say(share_line(share, index or 0, of))
+        if share.verification is None:
+            return EXIT_USER if share.findings else 0
+        report = share.verification.report
     if as_json:
         click.echo(report.to_json().decode())
     else:

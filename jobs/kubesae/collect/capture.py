@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from kubesae.errors import KubesaeError
-from kubesae.model.resident import is_out_of_memory
+from kubesae.memory import is_out_of_memory
 from kubesae.shards import PartTar, codec, position_flags
 
 if TYPE_CHECKING:

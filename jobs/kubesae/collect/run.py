@@ -7,13 +7,13 @@ What is committed already is left alone, so a killed worker goes on where it was
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kubesae.collect.identity import check_experiment, claim
+from kubesae.collect.machine import load_engine, numerics, set_threads
 from kubesae.corpus import read_shard_tokens
-from kubesae.ledger import Numerics, Plan, committed_parts
+from kubesae.ledger import Plan, committed_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,7 +91,7 @@ class _Worker:
         self._manifest = manifest
         self._share = share
         self._events = events
-        self._threads = _set_threads(experiment.collect.threads)
+        self._threads = set_threads(experiment.collect.threads)
         self._source = resolve_model(experiment)
         self._identity = claim(experiment, store, manifest, self._source)
         self._plan = Plan.of(self._identity)
@@ -110,14 +110,9 @@ class _Worker:
         self._events.complete(shard)
 
     def _load(self, shard: int) -> Engine:
-        from kubesae.model.resident import ResidentEngine  # noqa: PLC0415 - imports torch
-
         if self._engine is None:
             self._events.loading(shard)
-            experiment = self._experiment
-            self._engine = ResidentEngine.load(
-                self._source, experiment.layers, experiment.model_dtype, experiment.collect.device
-            )
+            self._engine = load_engine(self._experiment, self._source)
             self._events.loaded(shard)
         return self._engine
 
@@ -149,26 +144,3 @@ class _Worker:
         except BaseException:
             publisher.stop()
             raise
-
-
-def numerics(engine: Engine, forward_batch: int, threads: int) -> Numerics:
-    """Return what computes the bytes now."""
-    import torch  # noqa: PLC0415 - seconds to import
-    import transformers  # noqa: PLC0415
-
-    return Numerics(
-        engine=engine.name,
-        forward_batch=forward_batch,
-        device=engine.device_name,
-        threads=threads,
-        versions={"torch": torch.__version__, "transformers": transformers.__version__},
-    )
-
-
-def _set_threads(threads: int | None) -> int:
-    """Set and return the CPU threads of this process: bf16 bits depend on them, so they are never left to chance."""
-    import torch  # noqa: PLC0415 - seconds to import
-
-    count = threads or len(os.sched_getaffinity(0))
-    torch.set_num_threads(count)
-    return count

@@ -1,6 +1,8 @@
 """Plan of parts, keys, commit records, progress. No torch: the operator uses it."""
 
 from kubesae.ledger import keys
+from kubesae.ledger.damage import LOST_BYTES, Damage, Finding
+from kubesae.ledger.orphans import orphans
 from kubesae.ledger.plan import Block, Part, Plan, chunk_edges, chunks_done, share_of
 from kubesae.ledger.progress import (
     ShardProgress,
@@ -15,7 +17,7 @@ from kubesae.ledger.progress import (
 )
 from kubesae.ledger.record import LayerRecord, Numerics, Record, parse_record
 from kubesae.ledger.reports import (
-    Finding,
+    Mode,
     Scope,
     VerifyReport,
     gate_is_open,
@@ -26,9 +28,12 @@ from kubesae.ledger.reports import (
 from kubesae.ledger.runs import read_run, write_run
 
 __all__ = [
+    "LOST_BYTES",
     "Block",
+    "Damage",
     "Finding",
     "LayerRecord",
+    "Mode",
     "Numerics",
     "Part",
     "Plan",
@@ -42,6 +47,7 @@ __all__ = [
     "contiguous",
     "gate_is_open",
     "keys",
+    "orphans",
     "parse_record",
     "planned_records",
     "read_identity",

@@ -13,7 +13,12 @@ IDENTITY = "activations/identity.json"
 INDEX = "activations/index.parquet"
 LEDGER = "activations/ledger/"
 
+QUARANTINE = "activations/quarantine/"
+
 _RECORD = re.compile(r"activations/ledger/shard-(\d{4,})/part-(\d{6,})\.json", re.ASCII)
+_CONTENT = re.compile(
+    r"activations/(?:moments/)?layer-\d{3,}/shard-(\d{4,})/part-(\d{6,})\.[0-9a-f]{12}\.(?:tar|npz)", re.ASCII
+)
 
 
 def tokens(shard: int) -> str:
@@ -78,9 +83,25 @@ def parse_record(key: str) -> tuple[int, int] | None:
     return found if found and record(*found) == key else None
 
 
+def parse_content(key: str) -> tuple[int, int] | None:
+    """Shard and part of the key of a tar or of a part's moments, both named by content; None for any other key."""
+    match = _CONTENT.fullmatch(key)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def quarantine(shard: int, part: int, sha12: str) -> str:
+    """Copy of a record that repair replaced, named by its content: no copy replaces another."""
+    return f"{QUARANTINE}shard-{shard:04d}/part-{part:06d}.{sha12}.json"
+
+
 def verify_report(scope: str) -> str:
     """Report of a verification: scope `pilot` or `all`."""
     return f"verify/{scope}.json"
+
+
+def verify_share(scope: str, index: int, of: int) -> str:
+    """What worker `index` of `of` found, until the report is made of it."""
+    return f"verify/{scope}-share-{index:04d}-of-{of:04d}.json"
 
 
 def run(release: str, sha12: str) -> str:

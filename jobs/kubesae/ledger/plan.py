@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kubesae.experiment import DataIdentity
+    from kubesae.experiment import DataIdentity, Experiment
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +59,14 @@ class Plan:
     contexts_per_block: int
 
     @classmethod
-    def of(cls, identity: DataIdentity) -> Plan:
-        """Return the plan of the data with this identity."""
+    def of(cls, data: DataIdentity | Experiment) -> Plan:
+        """Return the plan of the data with this identity, or of the data that an experiment describes."""
         return cls(
-            tokens=identity.tokens,
-            num_shards=identity.num_shards,
-            context=identity.context,
-            contexts_per_part=identity.contexts_per_part,
-            contexts_per_block=identity.contexts_per_block,
+            tokens=data.tokens,
+            num_shards=data.num_shards,
+            context=data.context,
+            contexts_per_part=data.contexts_per_part,
+            contexts_per_block=data.contexts_per_block,
         )
 
     def quota(self, shard: int) -> int:

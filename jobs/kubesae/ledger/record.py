@@ -58,6 +58,14 @@ class Record(Section):
             raise ValueError(f"the record of part {self.part} has {len(data)} bytes, more than {RECORD_BYTES}")
         return data
 
+    def check_place(self, identity: str, shard: int, part: int, where: str) -> None:
+        """Raise DamagedError when this is not the record of that part of the data with this identity."""
+        if (self.identity, self.shard, self.part) != (identity, shard, part):
+            raise DamagedError(
+                f"{where} is the record of shard {self.shard}, part {self.part} of the data with identity "
+                f"{self.identity[:12]} (here: {identity[:12]}). Run `kubesae verify`."
+            )
+
     def hashes(self) -> dict[str, Any]:
         """What two attempts at this part must agree on to have stored the same thing."""
         return {"tokens": self.tokens_sha256, "layers": {layer.layer: layer.sha256 for layer in self.layers}}

@@ -12,6 +12,7 @@ from pydantic import Field
 from kubesae.errors import MissingError
 from kubesae.experiment import Section, canonical_json, parse_json_object, validate
 from kubesae.ledger import keys
+from kubesae.ledger.damage import Finding  # noqa: TC001 - pydantic needs the type
 from kubesae.ledger.progress import record_list, record_list_hash
 
 if TYPE_CHECKING:
@@ -21,14 +22,7 @@ if TYPE_CHECKING:
     from kubesae.store import Store
 
 Scope = Literal["pilot", "all"]
-
-
-class Finding(Section):
-    """One thing that is not right."""
-
-    kind: str = Field(description="what kind of damage")
-    key: str = Field(description="key of the object")
-    detail: str = Field(description="what is wrong with it")
+Mode = Literal["ledger", "full"]
 
 
 class VerifyReport(Section):
@@ -36,7 +30,7 @@ class VerifyReport(Section):
 
     format: Literal[1] = Field(1, description="version of the report")
     scope: Scope = Field(description="what was verified")
-    mode: Literal["ledger", "full"] = Field(description="ledger: records and sizes; full: every byte")
+    mode: Mode = Field(description="ledger: records and sizes; full: every byte")
     identity: str = Field(description="identity of the data")
     records: int = Field(description="number of records verified")
     records_sha256: str = Field(description="SHA-256 over the sorted keys of these records, a line each")
@@ -48,6 +42,7 @@ class VerifyReport(Section):
         description="by layer: rows flagged as first position, special token, norm outlier"
     )
     orphans: tuple[str, ...] = Field(description="tars and moments that no record names (the first 100)")
+    open_uploads: tuple[str, ...] = Field((), description="uploads that were begun and not ended (the first 100)")
     findings: tuple[Finding, ...] = Field(description="what is wrong (the first 100)")
     finding_count: int = Field(description="how many things are wrong")
 
@@ -87,15 +82,16 @@ def read_report(store: Store, scope: Scope) -> VerifyReport | None:
     return validate(VerifyReport, parse_json_object(data, f"{store.url}/{key}"), f"{store.url}/{key}")
 
 
-def gate_is_open(store: Store, plan: Plan, identity: str, scope: Scope, pilot_tokens: int) -> bool:
+def gate_is_open(store: Store, plan: Plan, identity: str, scope: Scope, pilot_tokens: int, mode: Mode) -> bool:
     """Whether a passed report of `scope` speaks of exactly the data and the records that are in the store now.
 
-    The records must be all that the plan has for the scope, and the pilot's report one of mode `full`.
+    The records must be all that the plan has for the scope. A gate that asks for mode `full`, and the pilot's always,
+    opens only on a report that read every byte.
     """
     report = read_report(store, scope)
     if report is None or report.scope != scope or not report.passed or report.identity != identity:
         return False
-    if scope == "pilot" and report.mode != "full":
+    if (scope == "pilot" or mode == "full") and report.mode != "full":
         return False
     records = scope_records(store, plan, scope, pilot_tokens)
     complete = records == planned_records(plan, scope, pilot_tokens)

@@ -67,10 +67,19 @@ def deal(pools: Sequence[Pool], wanted: Sequence[int], seed: int) -> npt.NDArray
     return contexts[generator.permutation(len(contexts))]
 
 
-def write_shard(
+@dataclass(frozen=True)
+class ShardFiles:
+    """The token files of a shard: their bytes by key, what the manifest says of them, and where tokens came from."""
+
+    files: dict[str, memoryview]
+    info: ShardInfo
+    documents: pa.Table
+
+
+def shard_files(
     store: Store, plan: Plan, shard: int, contexts: npt.NDArray[np.int64], pools: Sequence[Pool]
-) -> tuple[ShardInfo, pa.Table]:
-    """Write a shard's token ids and where they came from; return what the manifest says of it, and the latter.
+) -> ShardFiles:
+    """Make a shard's token ids and the table of where they came from.
 
     Args:
         store: the data store, which holds the segments.
@@ -89,17 +98,17 @@ def write_shard(
         tables.append(_place(pieces, dict(zip(contexts[here, 2].tolist(), here.tolist(), strict=True)), plan.context))
         tables[-1] = tables[-1].append_column("corpus", pa.repeat(pools[number].corpus, len(tables[-1])))
     rows = np.ascontiguousarray(ids.reshape(-1)[: plan.quota(shard)], dtype="<u4")
-    out = io.BytesIO()
-    np.save(out, rows, allow_pickle=False)
-    store.put(keys.tokens(shard), out.getbuffer())
+    ids_file, documents_file = io.BytesIO(), io.BytesIO()
+    np.save(ids_file, rows, allow_pickle=False)
     documents = _cut(pa.concat_tables(tables).sort_by("start"), plan.quota(shard))
-    out = io.BytesIO()
-    pq.write_table(documents, out)
-    store.put(keys.documents(shard), out.getvalue())
+    pq.write_table(documents, documents_file)
     info = ShardInfo(
-        tokens=len(rows), sha256=sha256_hex(memoryview(rows).cast("B")), documents_sha256=sha256_hex(out.getvalue())
+        tokens=len(rows),
+        sha256=sha256_hex(memoryview(rows).cast("B")),
+        documents_sha256=sha256_hex(documents_file.getbuffer()),
     )
-    return info, documents
+    files = {keys.tokens(shard): ids_file.getbuffer(), keys.documents(shard): documents_file.getbuffer()}
+    return ShardFiles(files, info, documents)
 
 
 def _place(pieces: pa.Table, position: dict[int, int], context: int) -> pa.Table:

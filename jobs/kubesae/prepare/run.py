@@ -19,7 +19,7 @@ import pyarrow as pa
 from kubesae.corpus import CorpusInfo, Request, Tokenizer, TokensManifest, open_source, read_manifest
 from kubesae.errors import ConfigError
 from kubesae.ledger import Plan, keys
-from kubesae.prepare.deal import Pool, deal, split_by_weight, write_shard
+from kubesae.prepare.deal import Pool, deal, shard_files, split_by_weight
 from kubesae.prepare.segments import Settings, make_segment
 
 if TYPE_CHECKING:
@@ -157,10 +157,12 @@ def _write(
     rows[edges[1:] - 1] -= np.array(counts) * plan.context - [plan.quota(shard) for shard in range(plan.num_shards)]
     shards, tables = [], []
     for shard in range(plan.num_shards):
-        shard_info, documents = write_shard(store, plan, shard, order[edges[shard] : edges[shard + 1]], pools)
-        shards.append(shard_info)
-        tables.append(documents.select(["corpus", "document"]))
-        say(f"Shard {shard}: {shard_info.tokens:,} tokens dealt")
+        made = shard_files(store, plan, shard, order[edges[shard] : edges[shard + 1]], pools)
+        for key, data in made.files.items():
+            store.put(key, data)
+        shards.append(made.info)
+        tables.append(made.documents.select(["corpus", "document"]))
+        say(f"Shard {shard}: {made.info.tokens:,} tokens dealt")
     documents = _documents(tables)
     corpora = tuple(
         CorpusInfo(

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from kubesae.ledger import Plan, chunk_edges
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from kubesae.experiment import DataIdentity, Experiment
     from kubesae.ledger import VerifyReport
+    from kubesae.verify.run import ShareResult
 
 SHOWN = 20
 
@@ -28,14 +29,29 @@ def report_lines(report: VerifyReport, identity: DataIdentity, experiment: Exper
             yield f"  {finding.kind}: {finding.key}: {finding.detail}"
         if report.finding_count > SHOWN:
             yield f"  ... {report.finding_count - SHOWN} more in verify/{report.scope}.json"
-    for orphan in report.orphans[:SHOWN]:
-        yield f"  orphan (no record names it, harmless): {orphan}"
-    if len(report.orphans) > SHOWN:
-        yield f"  ... and {len(report.orphans) - SHOWN} more orphans"
+        yield "`kubesae repair` makes it again"
+    yield from _harmless("orphan (no record names it, harmless)", report.orphans)
+    yield from _harmless("open upload (begun and not ended, harmless)", report.open_uploads)
+    if report.orphans or report.open_uploads:
+        yield "`kubesae gc` removes what nobody needs"
     if report.mode == "ledger":
         yield f"{report.tars} tars were not read; `kubesae verify --mode full` reads every byte"
     if report.passed and report.scope == "pilot":
         yield "✓ All checks passed!"
+
+
+def share_line(result: ShareResult, index: int, of: int) -> str:
+    """Say what one of several workers has done."""
+    wrong = f"{len(result.findings)} wrong" if result.findings else "nothing wrong"
+    rest = "" if result.verification else "; the report is made by the last of the shares"
+    return f"Share {index} of {of}: {result.parts} parts checked, {wrong}{rest}"
+
+
+def _harmless(what: str, listed: Sequence[str]) -> Iterator[str]:
+    for key in listed[:SHOWN]:
+        yield f"  {what}: {key}"
+    if len(listed) > SHOWN:
+        yield f"  ... and {len(listed) - SHOWN} more"
 
 
 def _chunks(report: VerifyReport, identity: DataIdentity, experiment: Experiment) -> str:

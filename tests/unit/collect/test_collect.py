@@ -256,10 +256,10 @@ def test_another_attempt_with_other_bytes_wins_and_is_reported(experiment, prepa
 def test_an_upload_that_fails_stops_the_worker(experiment, prepared, monkeypatch):
     put = type(prepared).put
 
-    def full(self, key, data):
+    def full(self, key, data, **options):
         if key.endswith(".tar"):
             raise KubesaeError("the disk is full")
-        put(self, key, data)
+        put(self, key, data, **options)
 
     monkeypatch.setattr(type(prepared), "put", full)
     with pytest.raises(KubesaeError, match="the disk is full"):

@@ -9,6 +9,7 @@ import pytest
 from kubesae.errors import ConfigError, DamagedError
 from kubesae.ledger import (
     Finding,
+    Mode,
     Plan,
     Scope,
     VerifyReport,
@@ -60,8 +61,10 @@ def write_report(store: Store, scope: Scope, under: str | None = None, **changes
     store.put(keys.verify_report(under or scope), VerifyReport.model_validate(values | changes).to_json())
 
 
-def is_open(store: Store, scope: Scope, identity: str = IDENTITY, pilot_tokens: int = PILOT_TOKENS) -> bool:
-    return gate_is_open(store, PLAN, identity, scope, pilot_tokens)
+def is_open(
+    store: Store, scope: Scope, identity: str = IDENTITY, pilot_tokens: int = PILOT_TOKENS, mode: Mode = "ledger"
+) -> bool:
+    return gate_is_open(store, PLAN, identity, scope, pilot_tokens, mode)
 
 
 def test_what_belongs_to_a_scope(collected: Store) -> None:
@@ -123,6 +126,14 @@ def test_the_pilots_gate_needs_a_report_that_read_every_byte(collected: Store) -
     assert not is_open(collected, "pilot")
     write_report(collected, "all", mode="ledger")
     assert is_open(collected, "all")
+
+
+def test_a_gate_of_mode_full_needs_a_report_that_read_every_byte(collected: Store) -> None:
+    write_report(collected, "all", mode="ledger")
+    assert not is_open(collected, "all", mode="full")
+    write_report(collected, "all", mode="full")
+    assert is_open(collected, "all", mode="full")
+    assert is_open(collected, "all", mode="ledger")
 
 
 def test_a_report_of_another_scope_under_its_key_opens_nothing(collected: Store) -> None:

@@ -46,7 +46,9 @@ def test_the_lines_of_damage_and_orphans(small: Store) -> None:
     assert lines(small, verify(small, "all", "full", 200)) == [
         "✗ 1 thing is wrong:",
         f"  missing tar: {tar}: the record names it, the store does not have it",
+        "`kubesae repair` makes it again",
         f"  orphan (no record names it, harmless): {keys.tar(1, 0, 0, '0' * 12)}",
+        "`kubesae gc` removes what nobody needs",
     ]
 
 
@@ -57,4 +59,4 @@ def test_long_lists_are_cut(small: Store) -> None:
         small.put(keys.tar(1, 0, 0, f"{number:012d}"), b"")
     shown = lines(small, verify(small, "all", "full", 200))
     assert shown[0] == "✗ 6 things are wrong:"
-    assert "  ... and 34 more orphans" in shown  # 24 tars and moments of the parts, and 30, of which 20 are shown
+    assert "  ... and 34 more" in shown  # 24 tars and moments of the parts, and 30, of which 20 are shown

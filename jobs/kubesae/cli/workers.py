@@ -24,6 +24,7 @@ from kubesae.experiment import canonical_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from kubesae.cli.shard_table import ShardTable
     from kubesae.experiment import Experiment
     from kubesae.store import Store
 
@@ -93,8 +94,13 @@ def _stop(processes: Sequence[subprocess.Popen[str]]) -> None:
 
 def _judge(codes: Sequence[int]) -> None:
     if EXIT_USER in codes:
-        raise UserError("A worker stopped because its input cannot work as it is; it says why above.")
+        raise UserError("A worker stopped because its input cannot work as it is; it says why above. Mend that first.")
     for index, code in enumerate(codes):
+        if code == -signal.SIGKILL:
+            raise KubesaeError(
+                f"Worker {index} was killed (SIGKILL): where nobody did that, memory ran out. Use fewer --workers or a "
+                "smaller --forward-batch, and start again: it goes on from its last part."
+            )
         if code not in {0, EXIT_INTERRUPTED, -signal.SIGTERM}:
             raise KubesaeError(
                 f"Worker {index} ended with exit code {code}. Start again: it goes on from its last part."
@@ -110,10 +116,11 @@ def live(store: Store, experiment: Experiment, shards: Sequence[int]) -> Iterato
         yield say
         return
     from kubesae.cli.shard_table import ShardTable  # noqa: PLC0415 - rich, and only for a terminal
+    from kubesae.monitor import collection_rows, observe_collection  # noqa: PLC0415
 
-    with ShardTable(store, experiment, shards) as table:
+    with ShardTable(lambda: collection_rows(observe_collection(store, experiment, shards))) as table:
         done = threading.Event()
-        thread = threading.Thread(target=_refresh, args=(table.refresh, done), daemon=True)
+        thread = threading.Thread(target=_refresh, args=(table, done), daemon=True)
         thread.start()
         try:
             yield table.print
@@ -123,6 +130,6 @@ def live(store: Store, experiment: Experiment, shards: Sequence[int]) -> Iterato
             table.refresh()
 
 
-def _refresh(refresh: Callable[[], None], done: threading.Event) -> None:
-    while not done.wait(POLL_SECONDS):
-        refresh()
+def _refresh(table: ShardTable, done: threading.Event) -> None:
+    while not done.wait(table.pause(POLL_SECONDS)):
+        table.refresh()

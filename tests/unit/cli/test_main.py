@@ -334,3 +334,18 @@ def test_no_two_fields_of_a_command_have_the_same_flag() -> None:
 )
 def test_flags_are_read_as_yaml(field: str, text: object, value: object) -> None:
     assert parse_flag(field, text) == value
+
+
+def test_a_misspelt_command_is_suggested(run: Any) -> None:
+    assert "No such command 'prepaer'. Did you mean prepare?" in run("prepaer")[2]
+    assert run("xyz")[2].endswith("Error: No such command 'xyz'.\n")
+
+
+def test_a_package_that_is_not_installed_is_named_with_the_extra_that_brings_it(
+    run: Callable[..., tuple[int, str, str]], small: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    code, _, err = run("ledger", "--data", small, "--documents")
+    assert code == EXIT_USER
+    assert "the package 'pyarrow'" in err
+    assert "pip install 'kubesae[batch]'" in err

@@ -1,0 +1,97 @@
+"""What comes after collection: verifications, SAEs, interpretations, as far as they are in the store."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Literal, get_args
+
+from pydantic import Field
+
+from kubesae.errors import MissingError
+from kubesae.experiment import Section, parse_json_object
+from kubesae.ledger import Mode, Scope, keys, planned_records, read_report, record_list_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from kubesae.experiment import DataIdentity
+    from kubesae.ledger import Plan
+    from kubesae.store import Store
+
+_CHECKPOINT = re.compile(r"sae/([^/]+)/checkpoints/step-(\d{8,})/metadata\.json", re.ASCII)
+
+
+class ReportState(Section):
+    """A verification."""
+
+    scope: Scope = Field(description="what was verified")
+    mode: Mode = Field(description="ledger: records and sizes; full: every byte")
+    result: Literal["passed", "failed", "outdated"] = Field(
+        description="outdated: the records are no longer those that were verified, or not yet all of the plan"
+    )
+    tokens: int = Field(description="tokens that were verified")
+    findings: int = Field(description="how many things are wrong")
+
+
+class SaeState(Section):
+    """An SAE that has begun."""
+
+    name: str = Field(description="name")
+    checkpoint: int | None = Field(description="step of the last checkpoint")
+    best: int | None = Field(description="step of the best checkpoint")
+    epoch: int | None = Field(description="epoch that ended there")
+    fvu: float | None = Field(description="fraction of variance unexplained there")
+    l0: float | None = Field(description="mean active features of a row there")
+    evaluated: bool = Field(description="whether there is an evaluation")
+    interpreted: bool = Field(description="whether there is an interpretation")
+
+
+def report_states(
+    store: Store, plan: Plan, identity: DataIdentity | None, objects: Iterable[str], pilot_tokens: int
+) -> Iterator[ReportState]:
+    """The reports that there are; `objects` are the keys below `activations/`."""
+    records = {key for key in objects if keys.parse_record(key)}
+    for scope in get_args(Scope):
+        report = read_report(store, scope)
+        if report is None:
+            continue
+        planned = planned_records(plan, scope, pilot_tokens)
+        present = sorted(records if scope == "all" else records.intersection(planned))
+        same = identity is not None and report.identity == identity.sha256
+        current = same and present == planned and report.records_sha256 == record_list_hash(present)
+        result: Literal["passed", "failed", "outdated"] = "passed" if current else "outdated"
+        yield ReportState(
+            scope=scope,
+            mode=report.mode,
+            result=result if report.passed else "failed",
+            tokens=report.tokens,
+            findings=report.finding_count,
+        )
+
+
+def sae_states(output: Store) -> Iterator[SaeState]:
+    """The SAEs that there are, by name."""
+    objects = output.list("sae/")
+    interpreted = output.list("interpret/")
+    last: dict[str, int] = {}
+    for name, step in (match.groups() for match in map(_CHECKPOINT.fullmatch, objects) if match):
+        last[name] = max(last.get(name, 0), int(step))
+    for name in sorted({key.split("/")[1] for key in objects}):
+        best = _best(output, name) if keys.best(name) in objects else {}
+        yield SaeState(
+            name=name,
+            checkpoint=last.get(name),
+            best=best.get("step"),
+            epoch=best.get("epoch"),
+            fvu=best.get("fvu"),
+            l0=best.get("l0"),
+            evaluated=keys.evaluation(name) in objects,
+            interpreted=keys.interpretation(name, "interpret.json") in interpreted,
+        )
+
+
+def _best(output: Store, name: str) -> dict[str, int]:
+    try:
+        return parse_json_object(output.read(keys.best(name)), output.url_of(keys.best(name)))
+    except MissingError:  # removed since it was listed
+        return {}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kubesae.sae import load_sae as load_sae
+    from kubesae.shards.open_reader import open_reader as open_reader
     from kubesae.shards.webdataset import open_webdataset as open_webdataset
     from kubesae.store import open_store as open_store
 
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "load_sae": "kubesae.sae",
+    "open_reader": "kubesae.shards.open_reader",
     "open_store": "kubesae.store",
     "open_webdataset": "kubesae.shards.webdataset",
 }

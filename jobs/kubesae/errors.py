@@ -8,6 +8,7 @@ Programs raise these; `kubesae.cli` prints the message without a traceback and e
     │   ├── IdentityError   2   the data at the prefix belongs to another experiment
     │   └── AccessError     2   credentials, permissions, a bucket that is not there
     ├── DamagedError        2   stored bytes that are not what a record says
+    ├── HubError            1   the Hugging Face hub does not answer
     ├── StoreError          1   the object store failed beyond the deadline
     │   └── MissingError    1   no object under that key
     └── Interrupted        75   stopped by a signal: start again to go on
@@ -49,6 +50,10 @@ class DamagedError(KubesaeError):
     """Stored bytes are not what their record says. `kubesae verify` names all of them."""
 
     exit_code = EXIT_USER
+
+
+class HubError(KubesaeError):
+    """The Hugging Face hub does not answer, or what it gives has no place here."""
 
 
 class StoreError(KubesaeError):

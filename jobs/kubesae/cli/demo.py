@@ -91,7 +91,10 @@ def run_demo(folder: Path) -> dict[str, float]:
         command: click.Command = importlib.import_module(f"kubesae.cli.{arguments[0]}").command
         code = command.main(arguments[1:], prog_name=f"kubesae {arguments[0]}", standalone_mode=False)
         if code:
-            raise KubesaeError(f"The demo stopped: `kubesae {arguments[0]}` ended with exit code {code}.")
+            raise KubesaeError(
+                f"The demo stopped: `kubesae {arguments[0]}` ended with exit code {code}. "
+                "Mend what it says, then start it again."
+            )
         seconds[stage] = time.monotonic() - began
     return seconds
 

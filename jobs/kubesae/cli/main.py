@@ -5,6 +5,7 @@ kubesae --help
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import logging
 import signal
@@ -12,24 +13,33 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from kubesae.cli import console
 from kubesae.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER, Interrupted, KubesaeError
+from kubesae.memory import is_out_of_memory, reason_of
 
 if TYPE_CHECKING:
     from types import FrameType
 
 COMMANDS = {
+    "doctor": "Look at everything a run will need: machine, libraries, store, model, corpora.",
     "prepare": "Tokenise and pack the corpora, once, before any model runs.",
     "pilot": "Collect the first tokens of shard 0 and verify every byte of them.",
     "collect": "Run the model and stream activations to the store.",
+    "monitor": "Show how far a run is, wherever it runs.",
     "verify": "Check collected activations against plan and records.",
+    "repair": "Make again what is damaged, to the bytes that there were.",
+    "gc": "Remove what killed programs left: orphans, open uploads, temporary files.",
+    "ledger": "Account for every token of the plan: stored, flagged or missing.",
+    "trace": "Show the source text around a row, and where the row lies.",
     "train": "Train a sparse autoencoder on collected activations.",
     "evaluate": "Measure an SAE: FVU, L0, dead features, CE loss recovered.",
     "interpret": "Feature statistics and top activating contexts.",
     "demo": "Run the whole pipeline on a small real model and real text.",
     "fixture": "Write a valid synthetic experiment, without a model.",
     "config": "Check an experiment file and print it with all defaults.",
+    "completion": "Print a script that completes commands and flags in a shell.",
 }
 
 
@@ -46,6 +56,21 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = importlib.import_module(f"kubesae.cli.{name}").command
         return command
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which one was meant."""
+        name = context.token_normalize_func(args[0]) if context.token_normalize_func else args[0]
+        if not context.resilient_parsing and name not in COMMANDS and not name.startswith("-"):
+            close = difflib.get_close_matches(name, COMMANDS, n=1)
+            context.fail(f"No such command {args[0]!r}." + (f" Did you mean {close[0]}?" if close else ""))
+        return super().resolve_command(context, args)
+
+    def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a command's name without importing one, or a flag of `kubesae` itself."""
+        names = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+        return names + click.Command.shell_complete(self, context, incomplete)
 
     def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing one."""
@@ -95,10 +120,28 @@ def _run(arguments: list[str] | None) -> int:
     except (KeyboardInterrupt, click.Abort):
         console.complain("kubesae: Interrupted: start again to go on from what is committed.")
         return EXIT_INTERRUPTED
-    except Exception:
-        logging.getLogger("kubesae").exception("kubesae: a fault that is not the user's:")
-        return EXIT_FAULT
+    except Exception as error:  # noqa: BLE001 - the last place that sees it
+        return _explain(error)
     return code if isinstance(code, int) else 0
+
+
+def _explain(error: Exception) -> int:
+    """Say what an error of no class of ours means, and return the exit code."""
+    if isinstance(error, ModuleNotFoundError):
+        package = str(error.name).partition(".")[0]
+        console.complain(
+            f"kubesae: This command needs the package {package!r}, which is not installed. `pip install "
+            "'kubesae[batch]'` brings what all programs need; `kubesae doctor` shows what is there."
+        )
+        return EXIT_USER
+    if is_out_of_memory(error):
+        console.complain(
+            f"kubesae: Memory ran out ({reason_of(error)}). Give this process more memory and start again: what is "
+            "committed stays."
+        )
+        return EXIT_FAULT
+    logging.getLogger("kubesae").error("kubesae: a fault that is not the user's:", exc_info=error)
+    return EXIT_FAULT
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:

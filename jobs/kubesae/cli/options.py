@@ -7,9 +7,10 @@ they mean there. Underscores in flags are taken as dashes.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
+from click.shell_completion import CompletionItem
 
 from kubesae.errors import ConfigError
 from kubesae.experiment import Experiment, Sae, Section, load_experiment, parse_yaml, set_field, validate
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 F = Any
+
+# Fields that take a folder, among other things: a shell completes these.
+FOLDERS = frozenset({"data", "output", "model"})
 
 
 def experiment_options(*fields: str) -> Callable[[F], F]:
@@ -67,7 +71,14 @@ def _option(field: str) -> Callable[[F], F]:
     if info.annotation is bool:
         flag = flag_of(field)
         return click.option(f"{flag}/--no-{flag[2:]}", _variable(field), default=None, help=text)
-    return click.option(flag_of(field), _variable(field), metavar=_metavar(info), help=text)
+    values = _choices(info)
+
+    def complete(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        if field in FOLDERS:
+            return [CompletionItem(incomplete, type="dir")]
+        return [CompletionItem(value) for value in values if value.startswith(incomplete)]
+
+    return click.option(flag_of(field), _variable(field), metavar=_metavar(info), help=text, shell_complete=complete)
 
 
 def _field_info(field: str) -> FieldInfo:
@@ -82,9 +93,16 @@ def _variable(field: str) -> str:
     return "field_" + field.replace(".", "__")
 
 
+def _choices(info: FieldInfo) -> list[str]:
+    """Return the words that a field takes, none where it takes others too."""
+    return [str(value) for value in get_args(info.annotation)] if get_origin(info.annotation) is Literal else []
+
+
 def _metavar(info: FieldInfo) -> str:
+    if values := _choices(info):
+        return f"[{'|'.join(values)}]"
     text = str(info.annotation)
-    for word, shown in (("Literal", "CHOICE"), ("tuple", "LIST"), ("int", "N"), ("float", "X")):
+    for word, shown in (("tuple", "LIST"), ("int", "N"), ("float", "X")):
         if word in text:
             return shown
     return "TEXT"
@@ -109,8 +127,9 @@ def parse_flag(field: str, value: object) -> object:
     """Read a flag's text: as it is where the field is text, else as YAML; a list may be given with commas."""
     if not isinstance(value, str):
         return value
-    metavar = _metavar(_field_info(field))
-    if metavar in {"TEXT", "CHOICE"}:
+    info = _field_info(field)
+    metavar = _metavar(info)
+    if metavar == "TEXT" or _choices(info):
         return value
     if metavar == "LIST" and not value.startswith("["):
         value = f"[{value}]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,9 +34,9 @@ def command(experiment: Path | None, **flags: Any) -> int:
     collect(resolved, store, Share((0,), resolved.pilot.tokens), Events(say, resolved.pilot.chunk))
     identity = require_identity(store)
     report = read_report(store, "pilot")
-    current = gate_is_open(store, Plan.of(identity), identity.sha256, "pilot", resolved.pilot.tokens)
-    if report is None or report.mode != "full" or not current:
-        report = verify(store, "pilot", "full", resolved.pilot.tokens)
+    current = gate_is_open(store, Plan.of(identity), identity.sha256, "pilot", resolved.pilot.tokens, "full")
+    if report is None or not current:
+        report = verify(store, "pilot", "full", resolved.pilot.tokens, workers=len(os.sched_getaffinity(0)))
     for line in report_lines(report, identity, resolved):
         say(line)
     return 0 if report.passed else EXIT_USER

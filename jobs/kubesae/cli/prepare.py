@@ -43,7 +43,7 @@ def command(experiment: Path | None, **flags: Any) -> None:
 
     store = open_store(resolved.data)
     store.probe()
-    prepared = prepare(resolved, store, vocab_size=lambda: resolve_model(resolved).vocab_size, say=say)
+    prepared = prepare(resolved, store, vocab_size=lambda: resolve_model(resolved, hashed=False).vocab_size, say=say)
     write_run(store, resolved)
     _report(prepared)
 
@@ -62,4 +62,5 @@ def _report(prepared: Prepared) -> None:
     Console().print(table)
     total = sum(shard.tokens for shard in prepared.manifest.shards)
     state = "were prepared before" if prepared.existed else "prepared"
-    say(f"✓ {total:,} tokens {state} in {len(prepared.manifest.shards)} shards")
+    shards = len(prepared.manifest.shards)
+    say(f"✓ {total:,} tokens {state} in {shards} shard{'' if shards == 1 else 's'}")

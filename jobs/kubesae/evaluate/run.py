@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kubesae.errors import ConfigError, MissingError
+from kubesae.errors import ConfigError, HubError, MissingError
 from kubesae.evaluate.report import CrossEntropy, Evaluation
 from kubesae.evaluate.splice import Context, load_language_model, measure
 from kubesae.experiment import Sae, parse_json_object, validate
@@ -77,7 +77,7 @@ def evaluate(experiment: Experiment, data: Store, output: Store, name: str | Non
     report = _report(named, identity, split, measured)
     try:
         loss = _cross_entropy(experiment, identity, named, measured)
-    except ConfigError as error:
+    except (ConfigError, HubError) as error:
         report = report.model_copy(update={"cross_entropy_reason": str(error)})
     else:
         report = report.model_copy(update={"cross_entropy": loss})

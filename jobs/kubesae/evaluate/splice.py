@@ -21,7 +21,9 @@ import torch.nn.functional as F  # noqa: N812 - the customary name
 
 from kubesae.errors import ConfigError
 from kubesae.evaluate.report import CrossEntropy
-from kubesae.model.truncate import DTYPES
+from kubesae.hub import loading
+from kubesae.memory import memory_for
+from kubesae.model.truncate import DTYPES, WEIGHTS_ADVICE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,7 +65,8 @@ def load_language_model(source: ModelSource, dtype: str) -> nn.Module:
     if not any(kind.endswith(("ForCausalLM", "LMHeadModel")) for kind in kinds):
         raise ConfigError(f"{source.name} predicts no next token: it is a {' or '.join(kinds) or 'headless model'}.")
     _check_size(source, dtype)
-    try:
+    what = f"the whole of {source.path!r}"
+    with loading(what, WEIGHTS_ADVICE), memory_for(what, "Leave it out with --ce-contexts 0."):
         model = AutoModelForCausalLM.from_pretrained(
             source.path,
             revision=None if source.path != source.name else source.revision,
@@ -71,8 +74,6 @@ def load_language_model(source: ModelSource, dtype: str) -> nn.Module:
             device_map="auto" if torch.cuda.is_available() else "cpu",
             trust_remote_code=source.trust_remote_code,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"Cannot load the whole of {source.path!r}: {error}") from error
     return model.eval()  # type: ignore[no-any-return]
 
 

@@ -64,9 +64,14 @@ class DataIdentity(Section):
             )
 
 
+# What a file of documents ends with, and no hub id.
+_FILES = (".txt", ".md", ".json", ".jsonl", ".ndjson", ".parquet", ".csv", ".py")
+
+
 def is_path(source: str) -> bool:
     """Whether a model or corpus is meant as a local path, there or not, or a glob; else it is a hub id."""
-    return source.startswith((".", "/", "~")) or any(c in source for c in "*?[") or Path(source).exists()
+    looks_so = source.startswith((".", "/", "~")) or source.endswith(_FILES) or source.count("/") > 1
+    return looks_so or any(c in source for c in "*?[") or Path(source).exists()
 
 
 def public_name(source: str) -> str:

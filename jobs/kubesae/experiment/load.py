@@ -71,9 +71,12 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
     try:
         value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{where} is not valid YAML: {error}") from error
+        reason = str(error).replace('"<unicode string>"', where)
+        raise ConfigError(f"{where} is not valid YAML: {reason}") from error
     if not isinstance(value, dict):
-        raise ConfigError(f"{where} must be a mapping of fields, but holds {type(value).__name__}.")
+        raise ConfigError(
+            f"{where} must be a mapping of fields, but holds {type(value).__name__}. Write `field: value` lines."
+        )
     return value
 
 
@@ -87,7 +90,8 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Cannot read the experiment file {path}: {error}. Give the path of a YAML file.") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"Cannot read the experiment file {path}: {reason}. Give the path of a YAML file.") from error
     values = parse_yaml(text, str(path))
     for field, value in (overrides or {}).items():
         set_field(values, field, value)
@@ -138,30 +142,45 @@ def _follows(item: dict[str, Any], items: list[dict[str, Any]]) -> bool:
     return any(len(other["loc"]) > len(loc) and other["loc"][: len(loc)] == loc for other in items)
 
 
+# Where pydantic speaks of Python, or of a regular expression: by type of error. The one pattern is that of names.
+_IN_OUR_WORDS = {
+    "tuple_type": "must be a list (it is {value!r}). Write [{value}].",
+    "model_type": "must be a section (it is {value!r}). Write `field: value` lines below it.",
+    "string_pattern_mismatch": "must be a name of lower-case letters, digits and dashes (it is {value!r}).",
+}
+
+
 def _describe(kind: type[Section], item: dict[str, Any]) -> str:
     path = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         return f"{path}: there is no such field. {_suggest(kind, item['loc'])}"
     if item["type"] == "missing":
-        return f"{path}: is required."
+        return f"{path}: is required.{_meaning(kind, item['loc'])}"
+    if said := _IN_OUR_WORDS.get(item["type"]):
+        return f"{path}: {said.format(value=item['input'])}"
     message = item["msg"].removeprefix("Value error, ").replace("Tuple", "List").replace("tuple", "list")
     value = "" if item["type"] == "value_error" else f" (it is {item['input']!r})"
     return f"{path}: {message}{value}" if path else message
 
 
+def _meaning(kind: type[Section], loc: tuple[str | int, ...]) -> str:
+    description = _section_at(kind, loc[:-1]).model_fields[str(loc[-1])].description
+    return f" It is the {description}." if description else ""
+
+
 def _suggest(kind: type[Section], loc: tuple[str | int, ...]) -> str:
     import difflib  # noqa: PLC0415 - only for an error
 
-    fields = _fields_at(kind, loc[:-1])
+    fields = list(_section_at(kind, loc[:-1]).model_fields)
     close = difflib.get_close_matches(str(loc[-1]), fields, n=1)
     return f"Did you mean {close[0]}?" if close else f"The fields here are: {', '.join(sorted(fields))}."
 
 
-def _fields_at(kind: type[Section], loc: tuple[str | int, ...]) -> list[str]:
+def _section_at(kind: type[Section], loc: tuple[str | int, ...]) -> type[Section]:
     for part in loc:
         if isinstance(part, int):
             continue
         annotation = kind.model_fields[part].annotation
         inner = [annotation, *getattr(annotation, "__args__", ())]
         kind = next(t for t in inner if isinstance(t, type) and issubclass(t, Section))
-    return list(kind.model_fields)
+    return kind

@@ -150,15 +150,16 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
         if len(set(self.layers)) != len(self.layers):
-            raise ValueError(f"layers names a layer twice: {list(self.layers)}")
+            raise ValueError(f"layers names a layer twice: {list(self.layers)}; name each once")
         if list(self.layers) != sorted(self.layers):
-            raise ValueError(f"layers must ascend: {list(self.layers)}")
-        if len({corpus.name for corpus in self.corpora}) != len(self.corpora):
-            raise ValueError("two corpora have the same name")
+            raise ValueError(f"layers must ascend: {list(self.layers)}; write them as {sorted(self.layers)}")
+        names = [corpus.name for corpus in self.corpora]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two corpora have the same name: {names}; give each its own")
         if self.contexts_per_block > self.contexts_per_part:
             raise ValueError(
                 f"contexts_per_block ({self.contexts_per_block}) is more than contexts_per_part "
-                f"({self.contexts_per_part})"
+                f"({self.contexts_per_part}): lower it"
             )
         blocks = -(-self.contexts_per_part // self.contexts_per_block)
         if _record_bytes(len(self.layers), blocks) > RECORD_BYTES:
@@ -167,10 +168,12 @@ class Experiment(Section):
                 f"{RECORD_BYTES} bytes: raise contexts_per_block, lower contexts_per_part, or capture fewer layers"
             )
         if self.tokens < self.num_shards:
-            raise ValueError(f"{self.tokens} tokens cannot fill {self.num_shards} shards")
+            raise ValueError(f"{self.tokens} tokens cannot fill {self.num_shards} shards: lower num_shards")
         for sae in self.sae:
             if sae.layer is not None and sae.layer not in self.layers:
-                raise ValueError(f"an SAE names layer {sae.layer}, which is not in layers {list(self.layers)}")
+                raise ValueError(
+                    f"an SAE names layer {sae.layer}, which is not in layers {list(self.layers)}: choose one of these"
+                )
         return self
 
 

@@ -84,7 +84,8 @@ class ResidentEngine:
         config: Any = self._model.config
         if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
             raise ConfigError(
-                "attention_across_documents: false is not supported for models with sliding-window layers."
+                "attention_across_documents: false is not supported for models with sliding-window layers. Set it to "
+                "true, or give another model."
             )
         same = documents_BT[:, :, None] == documents_BT[:, None, :]
         same[:, :, 0] = True
@@ -92,8 +93,3 @@ class ResidentEngine:
             same = same.tril()
         mask = torch.zeros(same.shape, dtype=self._dtype, device=same.device)
         return mask.masked_fill(~same, torch.finfo(self._dtype).min)[:, None]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out, on a GPU or in the CPU allocator."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kubesae.errors import ConfigError
 from kubesae.experiment import canonical_json, sha256_hex
+from kubesae.hub import loading
 
 if TYPE_CHECKING:
     from kubesae.experiment import Experiment
@@ -60,8 +61,10 @@ class ModelSource:
         return int(self.text_config.vocab_size)
 
 
-def resolve_model(experiment: Experiment) -> ModelSource:
+def resolve_model(experiment: Experiment, *, hashed: bool = True) -> ModelSource:
     """Find the experiment's model and check it against the experiment; no weight is read but to hash a local folder.
+
+    With `hashed` false it is not hashed, which takes long for a large model: its revision is then unknown.
 
     Raises:
         ConfigError: there is no such model, or it has no such layer, or cannot hold such a context.
@@ -71,18 +74,23 @@ def resolve_model(experiment: Experiment) -> ModelSource:
 
     folder = Path(experiment.model).expanduser()
     local = folder.is_dir()
-    try:
+    wanted = None if local else experiment.model_revision
+    with loading(
+        f"the config of model {experiment.model!r}" + ("" if local else " (there is no such local folder)"),
+        "Give the id of a model that the hub has and gives you (HF_TOKEN), or a folder in the Hugging Face format.",
+        repository=None if local else experiment.model,
+        revision=wanted,
+    ):
         config = AutoConfig.from_pretrained(
             folder if local else experiment.model,
-            revision=None if local else experiment.model_revision,
+            revision=wanted,
             trust_remote_code=experiment.trust_remote_code,
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(
-            f"Cannot load the config of model {experiment.model!r}: {error} Give a hub id that can be reached or a "
-            "local folder in the Hugging Face format."
-        ) from error
-    revision = _hash_folder(folder) if local else str(config._commit_hash)  # noqa: SLF001 - has no public name
+    revision = "unknown"
+    if not local:
+        revision = str(config._commit_hash)  # noqa: SLF001 - has no public name
+    elif hashed:
+        revision = _hash_folder(folder)
     name = folder.resolve().name if local else experiment.model
     source = ModelSource(
         str(folder) if local else experiment.model, name, revision, config, experiment.trust_remote_code
@@ -102,12 +110,17 @@ def _hash_folder(folder: Path) -> str:
 
 def _check(experiment: Experiment, source: ModelSource) -> None:
     if source.config.is_encoder_decoder:
-        raise ConfigError(f"{experiment.model!r} is an encoder-decoder; causal language models and encoders are run.")
+        raise ConfigError(
+            f"{experiment.model!r} is an encoder-decoder, which is not supported. Give a causal language model or an "
+            "encoder."
+        )
     if experiment.layers[-1] >= source.num_layers:
         raise ConfigError(
             f"Layer {experiment.layers[-1]} is out of range: {experiment.model!r} has layers 0 to "
-            f"{source.num_layers - 1}."
+            f"{source.num_layers - 1}. Set `layers` to some of these."
         )
     longest = getattr(source.text_config, "max_position_embeddings", None)
     if longest is not None and experiment.context > longest:
-        raise ConfigError(f"context is {experiment.context}, but {experiment.model!r} takes at most {longest} tokens.")
+        raise ConfigError(
+            f"`context` is {experiment.context}, but {experiment.model!r} takes at most {longest} tokens. Lower it."
+        )

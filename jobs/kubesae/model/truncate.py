@@ -13,11 +13,15 @@ import torch
 from torch import nn
 
 from kubesae.errors import ConfigError
+from kubesae.hub import loading
+from kubesae.memory import memory_for
 
 if TYPE_CHECKING:
     from kubesae.model.source import ModelSource
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+WEIGHTS_ADVICE = "Check that its folder is complete and in the Hugging Face format, and model_dtype and device."
 
 
 def truncate_config(config: Any, depth: int) -> Any:
@@ -43,6 +47,8 @@ def load_truncated(source: ModelSource, depth: int, dtype: str, device: str) -> 
 
     Raises:
         ConfigError: the weights cannot be loaded.
+        HubError: the hub does not answer.
+        KubesaeError: they do not fit into memory.
 
     """
     from transformers import AutoModel  # noqa: PLC0415 - seconds to import
@@ -51,7 +57,8 @@ def load_truncated(source: ModelSource, depth: int, dtype: str, device: str) -> 
     logging.set_verbosity_error()  # each tensor of a later layer would be reported as unexpected
     logging.disable_progress_bar()
     placement = device if device != "auto" else "auto" if torch.cuda.is_available() else "cpu"
-    try:
+    what = f"the weights of {source.path!r}"
+    with loading(what, WEIGHTS_ADVICE), memory_for(what, "Capture earlier `layers`, or give the worker more memory."):
         model = AutoModel.from_pretrained(
             source.path,
             config=truncate_config(source.config, depth),
@@ -60,8 +67,6 @@ def load_truncated(source: ModelSource, depth: int, dtype: str, device: str) -> 
             device_map=placement,
             trust_remote_code=source.trust_remote_code,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"Cannot load the weights of {source.path!r}: {error}") from error
     return model.eval()  # type: ignore[no-any-return]
 
 
@@ -75,4 +80,6 @@ def find_layers(model: nn.Module, depth: int) -> nn.ModuleList:
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             return module
-    raise ConfigError(f"{type(model).__name__} has no list of {depth} layers to capture from.")
+    raise ConfigError(
+        f"{type(model).__name__} has no ModuleList of {depth} layers to capture from. Give another model."
+    )

@@ -37,6 +37,8 @@ WEIGHTS = "sae.safetensors"
 METADATA = "metadata.json"
 POINTER = "best.json"
 
+_MEND = "Restore the folder from a copy, or train the SAE again under another --sae-name."
+
 
 def save_sae(
     store: Store, folder: str, config: SaeConfig, weights: Weights, normaliser: Normaliser, metadata: dict[str, Any]
@@ -95,14 +97,14 @@ def _best(store: Store) -> str:
         ) from error
     checkpoint = pointer.get("checkpoint")
     if not isinstance(checkpoint, str) or not store.exists(f"{checkpoint}/{METADATA}"):
-        raise DamagedError(f"{store.url_of(POINTER)} points at {checkpoint!r}, where there is no SAE.")
+        raise DamagedError(f"{store.url_of(POINTER)} points at {checkpoint!r}, where there is no SAE. {_MEND}")
     return checkpoint
 
 
 def _object(metadata: dict[str, Any], field: str, store: Store) -> dict[str, Any]:
     value = metadata.get(field)
     if not isinstance(value, dict):
-        raise DamagedError(f"{store.url_of(METADATA)} has no object {field!r}.")
+        raise DamagedError(f"{store.url_of(METADATA)} has no object {field!r}. {_MEND}")
     return value
 
 
@@ -110,16 +112,16 @@ def _read_weights(store: Store, config: SaeConfig, metadata: dict[str, Any]) -> 
     where = store.url_of(WEIGHTS)
     data = store.read(WEIGHTS)
     if sha256_hex(data) != metadata.get("sha256"):
-        raise DamagedError(f"{where} is not the file that {METADATA} beside it describes: its SHA-256 differs.")
+        raise DamagedError(f"{where} is not the file that {METADATA} beside it describes: its SHA-256 differs. {_MEND}")
     try:
         tensors = safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
-        raise DamagedError(f"{where} is not a safetensors file ({error}).") from error
+        raise DamagedError(f"{where} is not a safetensors file ({error}). {_MEND}") from error
     matrix = (config.d_sae, config.d_model)
     shapes = {"W_enc": matrix, "b_enc": matrix[:1], "W_dec": matrix, "b_dec": matrix[1:]}
     for name, shape in shapes.items():
         tensor = tensors.get(name)
         if tensor is None or tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
             found = "nothing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
-            raise DamagedError(f"{where} holds {found} as {name}; its metadata says float32 {list(shape)}.")
+            raise DamagedError(f"{where} holds {found} as {name}; its metadata says float32 {list(shape)}. {_MEND}")
     return Weights(*(tensors[name] for name in Weights.names()))

@@ -56,7 +56,9 @@ def open_named(output: Store, name: str | None, identity: DataIdentity) -> Named
     sae = load_sae_from(output.child(keys.sae_folder(name).rstrip("/")))
     layer = sae.metadata.get("layer")
     if not isinstance(layer, int):
-        raise DamagedError(f"The metadata of SAE {name} at {output.url} does not say which layer it is of.")
+        raise DamagedError(
+            f"The metadata of SAE {name} at {output.url} does not say which layer it is of. Train it again."
+        )
     if layer not in identity.layers or sae.config.d_model != identity.d_model:
         raise ConfigError(
             f"SAE {name} is of layer {layer}, {sae.config.d_model} wide; the data has layers {list(identity.layers)}, "

@@ -67,9 +67,9 @@ def test_an_experiment_cannot_be_changed(tmp_path: Path) -> None:
         ("tokens: 1.5", "tokens: Input should be a valid integer, got a number with a fractional part (it is 1.5)"),
         ("tokens: 0", "tokens: Input should be greater than 0 (it is 0)"),
         ("tokens: 2024-01-01", "tokens: Input should be a valid integer"),
-        ("pilot: 3", "pilot: Input should be a valid dictionary or instance of Pilot (it is 3)"),
+        ("pilot: 3", "pilot: must be a section (it is 3). Write `field: value` lines below it."),
         ("storage: int8", "storage: Input should be 'bfloat16' or 'float32' (it is 'int8')"),
-        ("sae: {k: 3}", "sae: Input should be a valid list (it is {'k': 3})"),
+        ("sae: {k: 3}", "sae: must be a list (it is {'k': 3}). Write [{'k': 3}]."),
         ("sae: [{validation: 1}]", "sae.0.validation: Input should be less than 1 (it is 1)"),
         ("seed: 1e400", "seed: Input should be a finite number (it is inf)"),
         ("1: 2", "1: Keys should be strings (it is 1)"),
@@ -90,7 +90,11 @@ def test_a_bad_field_is_named_with_its_value(tmp_path: Path, text: str, line: st
         ("[1, 4]", "[]", "layers: List should have at least 1 item after validation, not 0 (it is [])"),
         ("[1, 4]", "[-1]", "layers.0: Input should be greater than or equal to 0 (it is -1)"),
         ("[1, 4]", "[1, b]", "layers.1: Input should be a valid integer"),
-        ("{name: text", "{name: Text", "corpora.0.name: String should match pattern"),
+        (
+            "{name: text",
+            "{name: Text",
+            "corpora.0.name: must be a name of lower-case letters, digits and dashes (it is 'Text').",
+        ),
         ("{name: text", "{nam: text", "corpora.0.name: is required."),
         ("source: some/dataset", "source: [a]", "corpora.0.source: Input should be a valid string (it is ['a'])"),
     ],
@@ -104,7 +108,7 @@ def test_a_bad_list_is_explained_by_its_elements_alone(tmp_path: Path, old: str,
 def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
     lines = refused(tmp_path, BASE.replace("{name: text", "{nam: text") + "tokens: x\nchunks: 3\n")
     assert lines == [
-        "corpora.0.name: is required.",
+        "corpora.0.name: is required. It is the name of the corpus in reports and in every row's origin.",
         "corpora.0.nam: there is no such field. Did you mean name?",
         "tokens: Input should be a valid integer, unable to parse string as an integer (it is 'x')",
         "chunks: there is no such field. Did you mean chunk?",

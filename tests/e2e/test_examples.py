@@ -1,0 +1,113 @@
+"""The examples: every file is an experiment, every command exists with these flags, and the first five run, small."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from kubesae.cli.main import COMMANDS, _run
+from kubesae.corpus import Request
+from kubesae.experiment import load_experiment
+from kubesae.ledger import keys
+from kubesae.store import open_store
+from tiny_models import save_model, text
+
+if TYPE_CHECKING:
+    import click
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+STEPS = sorted(folder for folder in EXAMPLES.iterdir() if folder.name[0].isdigit())
+FILES = sorted(EXAMPLES.glob("*/*.yaml"))
+BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
+
+
+def commands(folder):
+    """Return the arguments of every `kubesae` line of a README's blocks."""
+    lines = "".join(BLOCK.findall((folder / "README.md").read_text())).splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("kubesae ")]
+
+
+def test_the_steps_of_a_study_are_there():
+    assert [folder.name for folder in STEPS] == [
+        "01-pilot",
+        "02-collection",
+        "03-baseline",
+        "04-sweep",
+        "05-interpretation",
+        "06-ablations",
+        "07-reasoning",
+    ]
+    assert len(FILES) == 2 * len(STEPS)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: "/".join(path.parts[-2:]))
+def test_a_file_is_an_experiment(file):
+    experiment = load_experiment(file)
+    names = [sae.name for sae in experiment.sae]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("file", ["experiment.yaml", "small.yaml"])
+def test_the_first_five_are_about_the_same_data(file):
+    experiments = [load_experiment(folder / file) for folder in STEPS[:5]]
+    assert len({experiment.data for experiment in experiments}) == 1
+    assert len({Request.of(experiment) for experiment in experiments}) == 1
+    assert len({(e.layers, e.contexts_per_part, e.contexts_per_block, e.model_dtype) for e in experiments}) == 1
+    assert experiments[2].sae == experiments[4].sae  # what 03 trains is what 05 looks at
+
+
+@pytest.mark.parametrize("folder", STEPS, ids=lambda folder: folder.name)
+def test_the_commands_exist_with_these_flags(folder):
+    found = commands(folder)
+    assert found
+    for name, *arguments in found:
+        assert name in COMMANDS
+        command: click.Command = importlib.import_module(f"kubesae.cli.{name}").command
+        context = command.make_context(name, arguments)
+        assert (EXAMPLES.parent / context.params["experiment"]).is_file()
+
+
+@pytest.mark.timeout(180)
+def test_the_first_five_run(tmp_path, monkeypatch, capsys):
+    """Each command of their READMEs, over a tiny model instead, and with SAEs that take a moment."""
+    save_model(tmp_path / "model", "llama")
+    (tmp_path / "corpus").mkdir()
+    for i in range(100):
+        (tmp_path / "corpus" / f"{i}.txt").write_text(text(i))
+    monkeypatch.chdir(tmp_path)
+    printed = {}
+    for folder in STEPS[:5]:
+        small = yaml.safe_load((folder / "small.yaml").read_text())
+        small |= {"data": "data", "model": "model", "layers": [2], "context": 32, "tokens": 5_000, "chunk": 1_000}
+        small |= {"num_shards": 1, "contexts_per_part": 8, "pilot": {"tokens": 1_000, "chunk": 500}}
+        small["corpora"][0] |= {"source": "corpus", "pool": 1}
+        small["collect"] = {"threads": 1}
+        for sae in small.get("sae", ()):
+            sae |= {"batch_size": 512, "epochs": 1, "k": 4}
+            sae.pop("d_sae", None)
+        (tmp_path / "small.yaml").write_text(yaml.safe_dump(small))
+        for arguments in commands(folder):
+            here = ["small.yaml" if word.endswith("/small.yaml") else word for word in arguments]
+            here = ["1" if before == "--workers" else word for before, word in zip(["", *here], here, strict=False)]
+            capsys.readouterr()
+            code = _run(here)
+            out, err = capsys.readouterr()
+            assert code == 0, f"{here}: {out}{err}"
+            printed.setdefault(folder.name, []).append(out)
+    assert "✓ All checks passed!" in printed["01-pilot"][-1]
+    assert "✓ All chunks valid!" in "".join(printed["02-collection"])
+    assert "✓ New best model!" in printed["03-baseline"][0]
+    assert "Top 20 Features by Max Activation:" in printed["05-interpretation"][0]
+    store = open_store(str(tmp_path / "data"))
+    for key in [
+        keys.report("baseline"),
+        keys.evaluation("k-16"),
+        keys.interpretation("baseline", "statistics.parquet"),
+    ]:
+        assert store.exists(key)

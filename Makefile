@@ -7,7 +7,7 @@ SHELL := bash
 
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
-QUICK := not slow and not fault and not cluster and not gpu
+QUICK := not slow and not cluster and not gpu
 UV_COMPILE = "$$(tools/setup uv)" pip compile $(UPGRADE) --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header
 
@@ -24,6 +24,7 @@ lock: ## lock what pyproject.toml asks for (UPGRADE=--upgrade: all of it to newe
 	$(UV_COMPILE) -o requirements/dev.txt pyproject.toml requirements/demo.in --all-extras --group dev
 	$(UV_COMPILE) -o requirements/batch.txt -c requirements/dev.txt pyproject.toml --extra batch --extra webdataset
 	$(UV_COMPILE) -o requirements/core.txt -c requirements/dev.txt pyproject.toml
+	for list in bench/rivals/*.in; do $(UV_COMPILE) -o "$${list%.in}.txt" "$$list"; done
 
 fmt: setup ## format the code and mend what can be mended
 	@$(BIN)/ruff check --fix --quiet --exit-zero .
@@ -38,13 +39,14 @@ lint: setup ## style, formatting, layers, links between documents
 type: setup ## static types, strictly
 	@$(BIN)/mypy
 
-tools: ## build the S3 server that the tests run against (once, into the cache)
-	@tools/build-versitygw >/dev/null
+tools: ## build the servers that the tests run against (once, into the cache)
+	@tools/build-server versitygw >/dev/null
+	@tools/build-server toxiproxy >/dev/null
 
 docs: lint ## check the documents (part of lint)
 
 test: lint type tools ## everything a change can break
-	@$(PYTEST) -m '$(QUICK)' $(wildcard tests/unit tests/property tests/interop tests/e2e)
+	@$(PYTEST) -m '$(QUICK)' $(wildcard tests/unit tests/property tests/interop tests/e2e tests/fault)
 	@echo "No cluster tests in this version: nothing of it runs on Kubernetes yet."
 
 test-full: lint type tools ## the same, and what takes long
@@ -56,9 +58,8 @@ test-unit: setup tools ## unit and property tests
 test-interop: setup tools ## what other people's programs read of ours
 	@$(PYTEST) -m '$(QUICK)' $(wildcard tests/interop)
 
-test-fault: setup tools ## kill, cut off, fill up
-	@if [[ -d tests/fault ]]; then $(PYTEST) -m fault tests/fault; \
-	else echo "No fault tests in this version: the unit tests hold those of the store."; fi
+test-fault: setup tools ## kill, cut off, fill up: all of it
+	@$(PYTEST) -m fault tests/fault
 
 test-cluster: ## tests on a real Kubernetes
 	@echo "No cluster tests in this version: nothing of it runs on Kubernetes yet."

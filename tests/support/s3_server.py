@@ -3,7 +3,7 @@
     with S3Server.start(folder) as server:
         url = server.new_bucket()
 
-The program is built once, by `tools/build-versitygw`, from a pinned Go module.
+The program is built once, by `tools/build-server versitygw`, from a pinned Go module.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -26,7 +27,7 @@ from botocore.config import Config
 if TYPE_CHECKING:
     from types import TracebackType
 
-BUILD = Path(__file__).parents[2] / "tools" / "build-versitygw"
+BUILD = Path(__file__).parents[2] / "tools" / "build-server"
 START_SECONDS = 30.0
 REGION = "us-east-1"
 
@@ -40,16 +41,29 @@ class S3Server:
     secret: str
     process: subprocess.Popen[bytes]
     program: str
+    certificate: Path | None = None
 
     @classmethod
-    def start(cls, folder: Path) -> S3Server:
-        """Start a server that keeps everything below `folder`."""
-        program = subprocess.run([BUILD], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    def start(cls, folder: Path, certificate: Path | None = None) -> S3Server:
+        """Start a server that keeps everything below `folder`; over TLS, with a certificate (a file with its key)."""
+        program = subprocess.run([BUILD, "versitygw"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
         for name in ("objects", "metadata", "users"):
             (folder / name).mkdir()
-        port = _free_port()
+        port = free_port()
         access, secret = f"test{secrets.token_hex(8)}", secrets.token_hex(20)
-        command = [program, "--port", f"127.0.0.1:{port}", "--region", REGION, "--health", "/health", "--quiet"]
+        command = [
+            program,
+            "--port",
+            f"127.0.0.1:{port}",
+            "--region",
+            REGION,
+            "--health",
+            "/health",
+            "--quiet",
+            "--keep-alive",
+        ]
+        if certificate:
+            command += ["--cert", certificate, "--key", certificate]
         command += ["--iam-cache-disable", "--iam-dir", folder / "users"]
         command += ["posix", "--sidecar", folder / "metadata", folder / "objects"]
         with (folder / "log").open("wb") as log:
@@ -59,7 +73,8 @@ class S3Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        server = cls(f"http://127.0.0.1:{port}", access, secret, process, program)
+        scheme = "https" if certificate else "http"
+        server = cls(f"{scheme}://127.0.0.1:{port}", access, secret, process, program, certificate)
         server._wait(folder / "log")
         return server
 
@@ -94,6 +109,7 @@ class S3Server:
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_CONFIG_FILE": "/dev/null",
             "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+            **({"AWS_CA_BUNDLE": str(self.certificate)} if self.certificate else {}),
         }
 
     @cached_property
@@ -105,6 +121,7 @@ class S3Server:
             aws_access_key_id=self.access,
             aws_secret_access_key=self.secret,
             region_name=REGION,
+            verify=str(self.certificate) if self.certificate else None,
             config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
         )
 
@@ -124,10 +141,11 @@ class S3Server:
         )
 
     def _wait(self, log: Path) -> None:
+        trusted = ssl.create_default_context(cafile=self.certificate) if self.certificate else None
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end and self.process.poll() is None:
             try:
-                with urllib.request.urlopen(f"{self.endpoint}/health", timeout=1):
+                with urllib.request.urlopen(f"{self.endpoint}/health", timeout=1, context=trusted):
                     return
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 time.sleep(0.02)
@@ -135,7 +153,7 @@ class S3Server:
         raise RuntimeError(f"the S3 server did not start: {log.read_text()[-2000:]}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

@@ -124,18 +124,6 @@ class LocalStore(Store):
         with disk_errors(path):
             path.unlink(missing_ok=True)
 
-    def remove_empty_folders(self, before: datetime) -> int:
-        """See `Store.remove_empty_folders`."""
-        removed = 0
-        with disk_errors(self.url):
-            for folder, _, _ in os.walk(self._root, topdown=False):
-                if Path(folder) == self._root or Path(folder).stat().st_mtime >= before.timestamp():
-                    continue
-                with contextlib.suppress(OSError):  # it holds something
-                    Path(folder).rmdir()
-                    removed += 1
-        return removed
-
     def child(self, path: str) -> LocalStore:
         """See `Store.child`."""
         return LocalStore(self._path(path))

@@ -86,13 +86,10 @@ class S3Connection:
     def wire(self, bucket: str) -> Wire:
         """Return this process's wire to the bucket. Raises ElsewhereError where there is none."""
         place = os.getpid(), bucket
-        if place not in self._wires:
-            _check_settings()
-            try:
-                self._wires[place] = open_wire(bucket)
-            except ValueError as error:  # an endpoint that is no URL, for one
-                raise S3Failure(Kind.SETTINGS, str(error)) from error
-        wire = self._wires[place]
+        try:
+            wire = self._wires[place]
+        except KeyError:
+            wire = self._wires[place] = _new_wire(bucket)
         if wire is None:
             raise ElsewhereError
         return wire
@@ -136,6 +133,14 @@ def _check_settings() -> None:
     bundle = os.environ.get("AWS_CA_BUNDLE")
     if bundle and not Path(bundle).is_file():
         raise S3Failure(Kind.SETTINGS, f"AWS_CA_BUNDLE={bundle} names no file")
+
+
+def _new_wire(bucket: str) -> Wire | None:
+    _check_settings()
+    try:
+        return open_wire(bucket)
+    except ValueError as error:  # an endpoint that is no URL, for one
+        raise S3Failure(Kind.SETTINGS, str(error)) from error
 
 
 def _new_client() -> s3fs.S3FileSystem:

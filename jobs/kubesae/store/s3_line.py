@@ -52,7 +52,12 @@ class Line(io.RawIOBase):
             self._http.putheader(name, value)
         self._http.endheaders()
         if body is not None and ("Expect" not in headers or self._wants_body()):
-            self.sendall(body)
+            try:
+                self.sendall(body)
+            except (BrokenPipeError, ConnectionResetError):
+                if self.is_quiet():
+                    raise
+                # The server listens no longer, and has said why: a refusal, which is told apart from a broken line.
         return self._http.getresponse()
 
     def _wants_body(self) -> bool:

@@ -159,10 +159,6 @@ class Store(ABC):
     def abort_upload(self, upload: OpenUpload) -> None:
         """End an open upload and free its space; one that is gone is no error."""
 
-    def remove_empty_folders(self, before: datetime) -> int:  # noqa: ARG002 - a bucket has no folders
-        """Remove folders that hold nothing and have not changed since `before`; return how many."""
-        return 0
-
     def now(self) -> datetime:
         """Return the time by the store's clock, to compare with the times it gives; writes and deletes an object."""
         key = f"{PROBE_PREFIX}{secrets.token_hex(8)}"

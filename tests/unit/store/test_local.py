@@ -6,7 +6,6 @@ import errno
 import os
 import resource
 import signal
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -31,7 +30,9 @@ def test_a_store_can_be_given_in_many_ways(tmp_path: Path, monkeypatch: pytest.M
     assert open_store(f"file://{tmp_path}/with%20space").url == f"{tmp_path}/with space"
 
 
-@pytest.mark.parametrize("url", ["", " out", "out\n", "gs://bucket/x", "http://host/x", "file://host/x", "file://", "s3:/x"])
+@pytest.mark.parametrize(
+    "url", ["", " out", "out\n", "gs://bucket/x", "http://host/x", "file://host/x", "file://", "s3:/x"]
+)
 def test_what_is_no_place_for_a_store_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match=r"folder|scheme"):
         open_store(url)
@@ -69,19 +70,6 @@ def test_no_temporary_file_is_left_nor_seen(tmp_path: Path) -> None:
     store.create("k", b"2")
     store.put("k", b"3")
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["k"]
-
-
-def test_empty_folders_go_when_they_are_old(tmp_path: Path) -> None:
-    store = open_store(str(tmp_path))
-    store.put("kept/a", b"1")
-    for folder in ("old/inner", "young"):
-        (tmp_path / folder).mkdir(parents=True)
-    for folder in ("old/inner", "old", "kept"):
-        os.utime(tmp_path / folder, (1000, 1000))
-    assert store.remove_empty_folders(datetime.fromtimestamp(2000, UTC)) == 1
-    os.utime(tmp_path / "old", (1000, 1000))  # it changed when the inner one went
-    assert store.remove_empty_folders(datetime.fromtimestamp(2000, UTC)) == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "young"]
 
 
 def test_a_lost_race_leaves_the_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,43 @@
+"""mosaicml-streaming reads the same blocks in its own format, cold: shards are downloaded, then read from disk."""
+
+import json
+import shutil
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+warnings.filterwarnings("ignore")
+from streaming import MDSWriter, StreamingDataset  # noqa: E402 - its imports warn
+from streaming.base.util import clean_stale_shared_memory  # noqa: E402
+
+
+def write(folder: str, out: str, shard_bytes: int) -> dict[str, object]:
+    """Write the blocks in `folder` (one npy file each)."""
+    files = sorted(Path(folder).iterdir())
+    rows, width = np.load(files[0], mmap_mode="r").shape
+    with MDSWriter(out=out, columns={"acts": f"ndarray:int16:{rows},{width}"}, size_limit=shard_bytes) as writer:
+        for file in files:
+            writer.write({"acts": np.load(file)})
+    return {"files": sorted(path.name for path in Path(out).iterdir())}
+
+
+def read(url: str, cache: str) -> dict[str, object]:
+    """Read all of it into an empty cache."""
+    shutil.rmtree(cache, ignore_errors=True)
+    clean_stale_shared_memory()
+    start, size = time.perf_counter(), 0
+    for sample in StreamingDataset(remote=url, local=cache, shuffle=False, batch_size=1):
+        size += sample["acts"].nbytes
+    seconds = time.perf_counter() - start
+    shutil.rmtree(cache)
+    return {"bytes": size, "seconds": seconds}
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        request = json.loads(line)
+        action = {"write": write, "read": read}[request.pop("do")]
+        print(json.dumps({"answer": action(**request)}), flush=True)

@@ -10,7 +10,6 @@ read, one byte a row, by ranged reads.
 from __future__ import annotations
 
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,8 @@ from kubesae.account.pieces import Pieces, pieces_of
 from kubesae.corpus import read_documents, require_manifest
 from kubesae.errors import ConfigError
 from kubesae.ledger import Plan, committed_parts, keys, read_identity, read_record
-from kubesae.shards import blocks_of, read_flags
+from kubesae.parallel import in_order
+from kubesae.shards import layer_blocks, read_flags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -63,9 +63,8 @@ def account(
         raise ConfigError(
             f"Layer {flags_layer} was not collected at {store.url}: it has layers {list(identity.layers)}."
         )
-    with ThreadPoolExecutor(READERS) as pool:
-        accountant = _Accountant(store, Plan.of(identity or experiment), manifest, identity, flags_layer, pool)
-        return accountant.run(progress, documents=documents)
+    accountant = _Accountant(store, Plan.of(identity or experiment), manifest, identity, flags_layer)
+    return accountant.run(progress, documents=documents)
 
 
 class _Accountant:
@@ -78,14 +77,12 @@ class _Accountant:
         manifest: TokensManifest,
         identity: DataIdentity | None,
         flags_layer: int | None,
-        pool: ThreadPoolExecutor,
     ) -> None:
         self._store = store
         self._plan = plan
         self._manifest = manifest
         self._identity = identity
         self._flags_layer = flags_layer
-        self._pool = pool
         self._layers: dict[int, npt.NDArray[np.int64]] = {}
         self._by_document: dict[tuple[str | None, str | None], npt.NDArray[np.int64]] = {}
 
@@ -101,7 +98,7 @@ class _Accountant:
         for shard in range(plan.num_shards):
             pieces = self._pieces(shard)
             flagged_P = np.zeros(len(pieces.start_P), np.int64)
-            read = self._pool.map(partial(self._read, shard), parts[shard])
+            read = in_order(partial(self._read, shard), parts[shard], READERS)
             for part, (record, marked) in zip(parts[shard], read, strict=True):
                 self._add_flags(record)
                 if marked is not None:
@@ -125,7 +122,7 @@ class _Accountant:
             record.check_place(identity.sha256, shard, part, self._store.url_of(keys.record(shard, part)))
         if self._flags_layer is None or identity is None:
             return record, None
-        refs = (ref for ref in blocks_of(record, self._plan) if ref.layer == self._flags_layer)
+        refs = layer_blocks(record, self._plan, self._flags_layer)
         return record, np.concatenate([read_flags(self._store, ref, identity) != 0 for ref in refs])
 
     def _add_flags(self, record: Record) -> None:

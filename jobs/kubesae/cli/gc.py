@@ -40,7 +40,8 @@ def command(experiment: Path | None, grace: timedelta, dry_run: bool, **flags: A
     """Remove what killed programs left: tars and moments that no record names, open uploads, temporary files.
 
     Nothing younger than the grace time goes, by the store's own clock, and nothing at all while a record cannot be
-    read. A part's tars stay while it has no record. Do not run it while `kubesae repair` runs.
+    read. A part's tars stay while it has no record, or one that is not right. Do not run it while `kubesae repair`
+    runs.
     """
     resolved = resolve(experiment, overrides(flags))
     from kubesae.gc import collect_garbage, find_garbage  # noqa: PLC0415 - keeps --help fast
@@ -53,14 +54,14 @@ def command(experiment: Path | None, grace: timedelta, dry_run: bool, **flags: A
     for upload in garbage.uploads:
         say(f"  {upload.key}: open upload, {upload.size:,} bytes, begun {upload.started:%Y-%m-%d %H:%M:%S}")
     if garbage.waiting:
-        say(f"{len(garbage.waiting)} tars and moments are left: their parts have no record yet")
+        say(f"{len(garbage.waiting)} tars and moments are left: their parts have no record yet, or one to repair")
     objects, uploads = _count(len(garbage.objects), "object"), _count(len(garbage.uploads), "open upload")
     count = f"{objects} and {uploads}, {garbage.bytes:,} bytes"
     if dry_run:
         say(f"Would remove {count}; nothing was done")
         return
-    folders = collect_garbage(store, garbage)
-    say(f"✓ Removed {count}" + (f", and {_count(folders, 'empty folder')}" if folders else ""))
+    collect_garbage(store, garbage)
+    say(f"✓ Removed {count}")
 
 
 def _count(number: int, what: str) -> str:

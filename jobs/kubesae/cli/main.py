@@ -5,9 +5,11 @@ kubesae --help
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import logging
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
@@ -105,7 +107,10 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     logger = logging.getLogger("kubesae")
     logger.addHandler(console.LogHandler())
-    sys.exit(_run(arguments))
+    code = _run(arguments)
+    if code == EXIT_INTERRUPTED:
+        _leave(code)
+    sys.exit(code)
 
 
 def _run(arguments: list[str] | None) -> int:
@@ -142,6 +147,13 @@ def _explain(error: Exception) -> int:
         return EXIT_FAULT
     logging.getLogger("kubesae").error("kubesae: a fault that is not the user's:", exc_info=error)
     return EXIT_FAULT
+
+
+def _leave(code: int) -> None:
+    """End at once: Python would wait for threads, and a store may leave their reads without an answer for minutes."""
+    with contextlib.suppress(OSError):  # nobody reads what we print any more
+        sys.stdout.flush()
+    os._exit(code)
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:

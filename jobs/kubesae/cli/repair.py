@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -61,16 +62,18 @@ def command(
             break
         _mend(resolved, store, work, new_class=new_class)
         done += work.count
-    for suspect in work.uncollected:
-        say(f"Shard {suspect.shard}, part {suspect.part}: not collected yet; `kubesae collect` does it")
     if dry_run:
         _list(work)
-        return 0
-    if not seen.report.passed and not work.uncollected:
+    elif work.count or not (seen.report.passed or work.uncollected):
         for line in report_lines(seen.report, require_identity(store), resolved):
             say(line)
         return EXIT_USER
-    say(f"✓ {done} repaired, and every part verifies (mode {mode})" if done else "✓ Nothing to repair")
+    else:
+        every = "every collected part" if work.uncollected else "every part"
+        say(f"✓ {done} repaired, and {every} verifies (mode {mode})" if done else "✓ Nothing to repair")
+    for shard, count in Counter(suspect.shard for suspect in work.uncollected).items():
+        parts = "1 part is" if count == 1 else f"{count:,} parts are"
+        say(f"Shard {shard}: {parts} not collected yet; `kubesae collect` goes on")
     return 0
 
 

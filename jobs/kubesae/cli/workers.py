@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1.0
 STOP_SECONDS = 10.0
+LAST_LOOK_SECONDS = 2.0
 
 
 def run_workers(experiment: Experiment, store: Store, workers: int) -> None:
@@ -126,10 +127,16 @@ def live(store: Store, experiment: Experiment, shards: Sequence[int]) -> Iterato
             yield table.print
         finally:
             done.set()
-            thread.join()
-            table.refresh()
+            thread.join(LAST_LOOK_SECONDS)
+        if not thread.is_alive():
+            _look(table)
 
 
 def _refresh(table: ShardTable, done: threading.Event) -> None:
     while not done.wait(table.pause(POLL_SECONDS)):
+        _look(table)
+
+
+def _look(table: ShardTable) -> None:
+    with suppress(KubesaeError):  # the work itself will say what is wrong with the store
         table.refresh()

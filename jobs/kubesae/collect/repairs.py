@@ -183,18 +183,30 @@ class _Collector:
         self._mine = numerics(self._engine, experiment.collect.forward_batch, set_threads(experiment.collect.threads))
         self._classes: dict[tuple[int, int], list[Numerics]] = {}
         self._new: set[tuple[int, int]] = set()
+        self._unless_proven: dict[tuple[int, int], UserError] = {}
         self._tokens: tuple[int, ShardTokens] | None = None  # parts come by shard
 
     def choose_classes(self, suspect: Suspect, *, new_class: bool) -> None:
-        """Decide in which classes a part is collected. Raises UserError when this machine can give none of them."""
+        """Decide in which classes a part is collected.
+
+        Where this machine cannot give the likeliest class, a less likely one will do only if it is proven right, by
+        the name of a surviving tar.
+
+        Raises:
+            UserError: it can give none that will do.
+
+        """
         wanted = self._ledger.classes(suspect)
         able = [entry for entry in wanted if not self._lacks(entry)]
+        likeliest = bool(wanted) and able[:1] == wanted[:1]
+        if not likeliest and not new_class:
+            refusal = UserError(self._why_not(suspect, wanted))
+            if not able or not self._ledger.tars(suspect):
+                raise refusal
+            self._unless_proven[suspect.place] = refusal
         if not able:
-            if not new_class:
-                raise UserError(self._why_not(suspect, wanted))
-            able = [self._mine]
             self._new.add(suspect.place)
-        self._classes[suspect.place] = able[:MOST_CLASSES]
+        self._classes[suspect.place] = able[:MOST_CLASSES] or [self._mine]
 
     def _lacks(self, wanted: Numerics) -> list[str]:
         """Say in what this machine differs from a class; threads and forward batch are set as it had them."""
@@ -214,12 +226,12 @@ class _Collector:
         if not wanted:
             return (
                 f"{suspect.name}: no sound record says what the part was collected with, so its bytes cannot be made "
-                f"again for certain; nothing of the parts was touched. {do}"
+                f"again for certain; nothing of it was touched. {do}"
             )
         lines = "\n".join(self._lacks(wanted[0]))
         return (
             f"{suspect.name}: this machine cannot give the numerics class that the part was collected in; nothing of "
-            f"the parts was touched. They differ in\n{lines}\n{do}"
+            f"it was touched. They differ in\n{lines}\n{do}"
         )
 
     def mend(self, suspect: Suspect) -> str:
@@ -241,7 +253,10 @@ class _Collector:
         return f"collected again, {known}{kept}"
 
     def _again(self, suspect: Suspect) -> tuple[FinishedPart, str]:
-        """Collect the part in each of its classes until the result is what a record or surviving tars name."""
+        """Collect the part in each of its classes until the result is what a record or surviving tars name.
+
+        Raises as `mend`, and UserError when it is not and this machine cannot give the likeliest class.
+        """
         classes = self._classes[suspect.place]
         first = self._collect(suspect, classes[0])
         if suspect.place in self._new:
@@ -258,6 +273,8 @@ class _Collector:
         for made in itertools.chain([first], (self._collect(suspect, entry) for entry in classes[1:])):
             if _tars(made) & survivors:
                 return made, "to the bytes that a surviving tar is named by"
+        if suspect.place in self._unless_proven:
+            raise self._unless_proven[suspect.place]
         return first, "as its neighbours were; no surviving tar says what it was"
 
     def _collect(self, suspect: Suspect, entry: Numerics) -> FinishedPart:

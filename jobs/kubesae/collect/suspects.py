@@ -7,13 +7,15 @@ neighbours were.
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kubesae.errors import DamagedError, MissingError
+from kubesae.errors import DamagedError, KubesaeError, MissingError
 from kubesae.experiment import sha256_hex
-from kubesae.ledger import LOST_BYTES, Damage, committed_parts, keys, parse_record, read_record
+from kubesae.ledger import LOST_BYTES, Damage, committed_parts, keys, parse_record, read_record, record_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 _NO_PART = frozenset({Damage.FOREIGN_RECORD})
 _MOMENTS = frozenset({Damage.MISSING_MOMENTS, Damage.CHANGED_MOMENTS})
+NEAR = 32
+"""how many neighbours are asked for their class: each is a request, and parts of a class lie together"""
 
 
 @dataclass(frozen=True)
@@ -71,20 +75,24 @@ class Suspect:
 
 
 def find_suspects(store: Store, findings: Sequence[Finding]) -> list[Suspect]:
-    """Return the parts that `findings` speak of, by shard and part, with their records as they lie in the store."""
+    """Return the parts that `findings` speak of, by shard and part, with their records as they lie in the store.
+
+    Parts that were committed since verify found no record of them are left out.
+    """
     by_part: dict[tuple[int, int], list[Finding]] = defaultdict(list)
     for finding in findings:
         if finding.shard is not None and finding.part is not None:
             by_part[finding.shard, finding.part].append(finding)
-    suspects = []
+    present, suspects = set(record_list(store)), []
     for (shard, part), found in sorted(by_part.items()):
         key = keys.record(shard, part)
         data, record = None, None
-        try:
-            data = store.read(key)
-            record = parse_record(data, store.url_of(key))
-        except (MissingError, DamagedError):
-            pass
+        if key in present:
+            if all(finding.kind is Damage.MISSING_RECORD for finding in found):
+                continue
+            with suppress(MissingError, DamagedError):
+                data = store.read(key)
+                record = parse_record(data, store.url_of(key))
         suspects.append(Suspect(shard, part, tuple(found), data, record))
     return suspects
 
@@ -121,15 +129,15 @@ class Ledger:
         """Numerics classes that the part may have been collected in, the likeliest first.
 
         A sound record says it. Else the nearest sound record's comes first, then what the part's own record or its
-        quarantined copies say, and then what the rest of the shard says.
+        quarantined copies say, and then, where tars survive whose names can tell, what other sound records near it say.
         """
         if suspect.record is not None and suspect.sound:
             return [suspect.record.numerics]
-        near = self._neighbours(suspect)
+        near = itertools.islice(self._neighbours(suspect), NEAR)
         first = next(near, None)
         own = [] if suspect.record is None else [suspect.record.numerics]
         found = [*([] if first is None else [first]), *own, *self._quarantined(suspect)]
-        if self.tars(suspect):  # their names tell which of several it was
+        if self.tars(suspect):
             found += near
         return [numerics for i, numerics in enumerate(found) if numerics not in found[:i]]
 
@@ -142,8 +150,8 @@ class Ledger:
 
     def _quarantined(self, suspect: Suspect) -> Iterator[Numerics]:
         """Numerics of records of the part that an earlier repair set aside and did not come to replace."""
-        above = keys.quarantine(suspect.shard, suspect.part, "")
-        for key in self._store.list(above.removesuffix("json")):
+        beginning = keys.quarantine(suspect.shard, suspect.part, "").removesuffix(".json")
+        for key in self._store.list(beginning):
             try:
                 yield parse_record(self._store.read(key), key).numerics
             except DamagedError:
@@ -151,9 +159,19 @@ class Ledger:
 
 
 def set_aside(store: Store, suspect: Suspect) -> str:
-    """Copy the part's record to quarantine and delete it; return the copy's key."""
-    data = suspect.data or b""
-    key = keys.quarantine(suspect.shard, suspect.part, sha256_hex(data)[:12])
-    store.create(key, data)
-    store.delete(keys.record(suspect.shard, suspect.part))
-    return key
+    """Copy the part's record to quarantine and delete it; return the copy's key.
+
+    Raises:
+        KubesaeError: the record is not what it was when its part was found damaged.
+
+    """
+    data, record = suspect.data or b"", keys.record(suspect.shard, suspect.part)
+    copy = keys.quarantine(suspect.shard, suspect.part, sha256_hex(data)[:12])
+    store.create(copy, data)
+    if not store.exists(record) or store.read(record) != data:
+        raise KubesaeError(
+            f"{suspect.name}: {store.url_of(record)} has changed since it was read, so another repair is at work "
+            "here; the record was left alone. Let it end, then repair again."
+        )
+    store.delete(record)
+    return copy

@@ -2,7 +2,7 @@
 
 from kubesae.shards.codecs import CODECS, Codec, codec
 from kubesae.shards.flags import OUTLIER_RATIO, outlier_flags, position_flags
-from kubesae.shards.index import BlockRef, blocks_of, read_index, write_index
+from kubesae.shards.index import BlockRef, blocks_of, layer_blocks, read_index, write_index
 from kubesae.shards.layout import FIRST_POSITION, FLAGS, NORM_OUTLIER, SPECIAL_TOKEN, Document, PartTar
 from kubesae.shards.moments import Moments
 from kubesae.shards.reader import BlockData, parse_block, read_block
@@ -27,6 +27,7 @@ __all__ = [
     "blocks_of",
     "codec",
     "finish_layer",
+    "layer_blocks",
     "outlier_flags",
     "parse_block",
     "position_flags",

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import io
 from dataclasses import astuple, dataclass, fields
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from kubesae.errors import ConfigError, DamagedError, MissingError
 from kubesae.ledger import Plan, keys, read_record, record_list
+from kubesae.parallel import in_order
 from kubesae.shards.layout import END_OF_ARCHIVE
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from kubesae.ledger import Record
     from kubesae.store import Store
 
+READERS = 16
 _IDENTITY = b"kubesae.identity"
 
 
@@ -71,6 +74,21 @@ def blocks_of(record: Record, plan: Plan) -> list[BlockRef]:
     return refs
 
 
+def layer_blocks(record: Record, plan: Plan, layer: int) -> list[BlockRef]:
+    """Blocks of one layer that a commit record names, by row.
+
+    Raises:
+        DamagedError: the record does not fit the plan, or does not have the layer.
+
+    """
+    refs = [ref for ref in blocks_of(record, plan) if ref.layer == layer]
+    if not refs:
+        raise DamagedError(
+            f"The record of shard {record.shard}, part {record.part} lacks layer {layer}. Run `kubesae verify`."
+        )
+    return refs
+
+
 def write_index(store: Store, identity: DataIdentity, refs: Iterable[BlockRef]) -> None:
     """Write `activations/index.parquet`, and for each layer the list of its tars' URLs."""
     import pyarrow as pa  # noqa: PLC0415 - an extra: only batch programs have it
@@ -113,14 +131,14 @@ def read_index(store: Store, identity: DataIdentity, layer: int) -> list[BlockRe
 
 def _from_records(store: Store, identity: DataIdentity, layer: int) -> list[BlockRef]:
     plan = Plan.of(identity)
-    refs: list[BlockRef] = []
-    for key in record_list(store):
-        parsed = keys.parse_record(key)
-        if parsed:
-            record = read_record(store, *parsed)
-            record.check_place(identity.sha256, *parsed, store.url_of(key))
-            refs += [ref for ref in blocks_of(record, plan) if ref.layer == layer]
-    return sorted(refs)
+
+    def read(key: str) -> list[BlockRef]:
+        shard, part = keys.parse_record(key) or (-1, -1)
+        record = read_record(store, shard, part)
+        record.check_place(identity.sha256, shard, part, store.url_of(key))
+        return layer_blocks(record, plan, layer)
+
+    return sorted(chain.from_iterable(in_order(read, record_list(store), READERS)))
 
 
 def _from_parquet(data: bytes, identity: DataIdentity, layer: int, where: str) -> list[BlockRef]:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from kubesae.corpus import Vocabulary, check_definition, read_documents, read_token_range, require_manifest, split_text
 from kubesae.errors import ConfigError, MissingError
 from kubesae.ledger import Plan, keys, read_identity, read_record
-from kubesae.shards import BlockRef, Document, blocks_of, position_flags, read_row, read_tail
+from kubesae.shards import Document, layer_blocks, position_flags, read_row, read_tail
 from kubesae.trace.traced import Place, Stored, Text, Traced
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _stored(
     except MissingError:
         return None
     record.check_place(identity.sha256, place.shard, place.part, store.url_of(keys.record(place.shard, place.part)))
-    ref = _ref(blocks_of(record, plan), wanted, place.block)
+    ref = layer_blocks(record, plan, wanted)[place.block]
     tail = read_tail(store, ref, identity)
     start = place.block_row - place.position
     stop = min(start + plan.context, ref.rows)
@@ -127,10 +127,6 @@ def _stored(
         if d.start < stop and d.start + d.tokens > start
     ]
     return _Context(tail.tokens[start:stop], documents), stored
-
-
-def _ref(refs: Iterable[BlockRef], layer: int, block: int) -> BlockRef:
-    return next(ref for ref in refs if (ref.layer, ref.block) == (layer, block))
 
 
 def _prepared(store: Store, manifest: TokensManifest, plan: Plan, place: Place) -> _Context:

@@ -35,7 +35,7 @@ TOLERANCE = 1e-5
 
 
 def check_tar(
-    context: Context, part: Part, layer: LayerRecord, refs: list[BlockRef], moments: Moments | None
+    context: Context, part: Part, layer: LayerRecord, size: int, refs: list[BlockRef], moments: Moments | None
 ) -> Iterator[Wrong]:
     """Check one tar.
 
@@ -43,11 +43,11 @@ def check_tar(
         context: what it is checked against.
         part: the part.
         layer: what the record says of the tar.
+        size: bytes of the tar in the store.
         refs: its blocks, in order; none where the record gives no sound offsets.
         moments: its stored moments; None where they are damaged.
 
     """
-    size = context.objects[layer.key].size
     content = _Content(context, part, layer, moments)
     digest, end = hashlib.sha256(), b""
     try:

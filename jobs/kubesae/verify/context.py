@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kubesae.experiment import DataIdentity
     from kubesae.store import ObjectInfo, Store
 
+KEPT_SHARDS = 2
 _NO_IDS = np.zeros(0, np.uint32)
 
 
@@ -69,18 +70,27 @@ class Context:
         """Key of the tar of each digest's first 12 digits: whose bytes are these?"""
         return {key.rsplit(".", 2)[1]: key for key in self.objects if key.endswith(".tar") and keys.parse_content(key)}
 
+    def size(self, key: str) -> int | None:
+        """Size of an object; None when it is not there. One that is not listed may have been committed since."""
+        if key in self.objects:
+            return self.objects[key].size
+        try:
+            return self.store.size(key)
+        except MissingError:
+            return None
+
     def url(self, key: str) -> str:
         """URL of an object."""
         return f"{self.store.url}/{key}"
 
     def tokens(self, shard: int) -> Tokens:
-        """Tokens of a shard. Parts come by shard, so two are kept at a time."""
+        """Tokens of a shard. Parts come by shard, so those of the last two that were asked for are kept."""
         with self._lock:
-            if shard not in self._tokens:
-                if len(self._tokens) > 1:
-                    del self._tokens[min(self._tokens)]
-                self._tokens[shard] = self._read_tokens(shard)
-            return self._tokens[shard]
+            found = self._tokens.pop(shard, None) or self._read_tokens(shard)
+            self._tokens[shard] = found
+            if len(self._tokens) > KEPT_SHARDS:
+                del self._tokens[next(iter(self._tokens))]
+            return found
 
     def _read_tokens(self, shard: int) -> Tokens:
         if self.manifest is None:

@@ -13,8 +13,8 @@ import numpy as np
 from kubesae.errors import DamagedError, MissingError
 from kubesae.experiment import sha256_hex
 from kubesae.ledger import Damage, Finding, keys
+from kubesae.parallel import in_order
 from kubesae.shards import Moments, blocks_of, read_index, write_index
-from kubesae.verify.parallel import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

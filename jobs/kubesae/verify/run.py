@@ -29,10 +29,10 @@ from kubesae.ledger import (
     scope_records,
     share_of,
 )
+from kubesae.parallel import in_order
 from kubesae.verify.checks import Checked, check_part, read_part
 from kubesae.verify.context import Context
 from kubesae.verify.derived import Derived
-from kubesae.verify.parallel import in_order
 from kubesae.verify.share import Share, all_there, contents_hash, read_shares
 
 if TYPE_CHECKING:

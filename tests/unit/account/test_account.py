@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from kubesae.account import Account, account
 from kubesae.corpus import read_shard_tokens, require_manifest
 from kubesae.errors import ConfigError, DamagedError
 from kubesae.experiment import Experiment
-from kubesae.ledger import Plan, keys
+from kubesae.ledger import Plan, keys, require_identity
 from kubesae.prepare import prepare
 from kubesae.shards import read_block, read_index
 from kubesae.store import open_store
@@ -110,6 +111,16 @@ def test_records_of_other_data_are_not_counted(tmp_path: Path) -> None:
     edit_record(store, keys.record(0, 1), identity="0" * 64)
     with pytest.raises(DamagedError, match="with identity 000000000000"):
         take(store)
+
+
+def test_a_record_without_the_layer_is_damaged(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    write_small(store)
+    edit_record(store, keys.record(0, 0), layers=json.loads(store.read(keys.record(0, 0)))["layers"][:1])
+    with pytest.raises(DamagedError, match="The record of shard 0, part 0 lacks layer 4"):
+        take(store, flags_layer=4)
+    with pytest.raises(DamagedError, match="lacks layer 4"):  # and whoever reads the data misses no part unseen
+        read_index(store, require_identity(store), 4)
 
 
 def test_corpora_have_the_tokens_that_the_manifest_says_bos_included(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import torch
 from click.testing import CliRunner
 
 from damages import PARTS, Damaged
-from kubesae.cli.main import group
+from kubesae.cli.main import _run, group
 from kubesae.collect import Share, collect, plan_work, repair
 from kubesae.collect.events import Events
-from kubesae.errors import EXIT_USER, DamagedError, IdentityError, KubesaeError, UserError
+from kubesae.errors import EXIT_DONE, EXIT_USER, DamagedError, IdentityError, KubesaeError, UserError
 from kubesae.experiment import Experiment, canonical_json
 from kubesae.ledger import Plan, keys, read_record, record_list, require_identity
 from kubesae.model.resident import ResidentEngine
@@ -137,9 +137,7 @@ def test_a_class_that_this_machine_cannot_give_is_refused_and_nothing_touched(
     before = data_of(store)
     field, value = next(iter(change.items()))
     name = "torch" if field == "versions" else field
-    wanted = (
-        rf"(?s)Shard 0, part 1.*cannot give the numerics class.*nothing of the parts was touched.*{name}: '.*' there"
-    )
+    wanted = rf"(?s)Shard 0, part 1.*cannot give the numerics class.*nothing of it was touched.*{name}: '.*' there"
     with pytest.raises(UserError, match=wanted) as caught:
         run(experiment, store)
     assert caught.value.exit_code == EXIT_USER
@@ -365,3 +363,99 @@ def test_a_kill_at_any_moment_leaves_what_another_repair_finishes(
         else:
             break
     assert writes >= 4
+
+
+def test_a_part_that_was_committed_since_verify_looked_is_left_alone(broken: tuple[Experiment, Store]) -> None:
+    """Reading every byte takes hours, in which a collection goes on, perhaps on another machine."""
+    _, store = broken
+    edit_numerics(store, 1, device="abacus")
+    record = store.read(keys.record(0, 1))
+    store.delete(keys.record(0, 1))
+    findings = examine(store, "all", "full", PILOT_TOKENS).findings
+    assert [finding.kind for finding in findings] == ["missing record"]
+    store.put(keys.record(0, 1), record)
+    work = plan_work(store, findings)
+    assert (work.count, work.uncollected) == (0, ())
+
+
+def test_a_record_that_another_repair_replaced_meanwhile_is_not_deleted(broken: tuple[Experiment, Store]) -> None:
+    experiment, store = broken
+    whole = store.read(keys.record(0, 1))
+    edit_record(store, keys.record(0, 1), identity="0" * 64)
+    work = plan_work(store, examine(store, "all", "full", PILOT_TOKENS).findings)
+    store.put(keys.record(0, 1), whole)
+    edit_numerics(store, 1, forward_batch=2)
+    mended = store.read(keys.record(0, 1))
+    with pytest.raises(KubesaeError, match=r"Shard 0, part 1: forged record.*has changed since.*Let it end"):
+        repair(experiment, store, work, lambda _: None)
+    assert store.read(keys.record(0, 1)) == mended
+
+
+def test_a_class_that_cannot_be_had_is_not_replaced_by_a_neighbour_s(two_classes: tuple[Experiment, Store]) -> None:
+    """Part 1 was collected on another machine, as part 0 was; parts 2 and 3 could be made here."""
+    experiment, store = two_classes
+    for part in (0, 1):
+        edit_numerics(store, part, device="abacus", threads=3)
+    store.delete(keys.record(0, 1))
+    before = data_of(store)
+    with pytest.raises(UserError, match=r"(?s)Shard 0, part 1.*cannot give the numerics class.*device: 'abacus' there"):
+        run(experiment, store)
+    assert keys.record(0, 1) not in data_of(store)
+    assert before == data_of(store)
+    for key in [key for key in store.list("activations/layer-") if "shard-0000/part-000001" in key]:
+        store.delete(key)
+    with pytest.raises(UserError, match="cannot give the numerics class"):
+        run(experiment, store)
+    run(experiment, store, new_class=True)
+    assert verify(store, "all", "full", PILOT_TOKENS).passed
+
+
+def test_few_neighbours_are_asked_for_their_class(
+    broken: tuple[Experiment, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be tens of thousands of them, and each is a request."""
+    _, store = broken
+    store.delete(keys.record(0, 1))
+    monkeypatch.setattr("kubesae.collect.suspects.NEAR", 3)
+    work = plan_work(store, examine(store, "all", "ledger", PILOT_TOKENS).findings)
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        "kubesae.collect.suspects.read_record",
+        lambda _, shard, part: asked.append((shard, part)) or read_record(store, shard, part),
+    )
+    assert len(work.ledger.classes(work.parts[0])) == 1
+    assert asked == [(0, 0), (0, 2), (0, 3)]
+
+
+def test_damage_that_stays_is_no_success_beside_parts_that_are_not_collected(
+    broken: tuple[Experiment, Store],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    experiment, store = broken
+    file = tmp_path / "experiment.yaml"
+    file.write_bytes(canonical_json(experiment.model_dump(mode="json")))
+    for part in (2, 3):
+        last = read_record(store, 0, part)
+        for key in (keys.record(0, part), *(layer.key for layer in last.layers)):
+            store.delete(key)
+    assert _run(["repair", str(file), "--workers", "1"]) == EXIT_DONE
+    assert capsys.readouterr().out.splitlines() == [
+        "✓ Nothing to repair",
+        "Shard 0: 2 parts are not collected yet; `kubesae collect` goes on",
+    ]
+    flip(store, tar_of(store, 0, 0))
+    monkeypatch.setattr("kubesae.cli.repair._mend", lambda *_, **__: None)
+    assert _run(["repair", str(file), "--workers", "1"]) == EXIT_USER
+    assert "changed tar: activations/layer-001/shard-0000/part-000000" in capsys.readouterr().out
+
+
+def test_the_class_of_a_quarantined_record_is_one_of_its_part(broken: tuple[Experiment, Store]) -> None:
+    """A repair was killed after it had set the record aside."""
+    _, store = broken
+    edit_numerics(store, 1, threads=7)
+    store.create(keys.quarantine(0, 1, "0" * 12), store.read(keys.record(0, 1)))
+    store.delete(keys.record(0, 1))
+    work = plan_work(store, examine(store, "all", "ledger", PILOT_TOKENS).findings)
+    assert [numerics.threads for numerics in work.ledger.classes(work.parts[0])] == [1, 7]

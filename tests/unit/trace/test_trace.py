@@ -129,6 +129,9 @@ def test_what_another_experiment_or_part_left_there_is_not_shown(small: tuple[St
     store.put(keys.record(0, 0), store.read(keys.record(0, 1)))
     with pytest.raises(DamagedError, match="is the record of shard 0, part 1"):
         trace(store, experiment, 0)
+    edit_record(store, keys.record(0, 2), layers=[])
+    with pytest.raises(DamagedError, match="The record of shard 0, part 2 lacks layer 1"):
+        trace(store, experiment, 400)
     tar = read_record(store, 1, 0).layers[0].key
     store.put(tar, b"\0" * len(store.read(tar)))
     with pytest.raises(DamagedError, match="is not a kubesae tar"):

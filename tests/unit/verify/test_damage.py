@@ -88,6 +88,17 @@ def damage_layers(store: Store) -> str:
     return RECORD
 
 
+def damage_layer_twice(store: Store) -> str:
+    first, second = json.loads(store.read(RECORD))["layers"]
+    edit_record(store, RECORD, layers=[first, first, second])
+    return RECORD
+
+
+def damage_record_larger_than_any(store: Store) -> str:
+    edit_record(store, RECORD, numerics=json.loads(store.read(RECORD))["numerics"] | {"device": "x" * 5000})
+    return RECORD
+
+
 def damage_blocks(store: Store) -> str:
     edit_record(store, RECORD, layer_blocks=[0, 512])
     return RECORD
@@ -154,6 +165,8 @@ LEDGER_DAMAGE: list[tuple[Callable[[Store], str], str]] = [
     (damage_rows, "wrong row count"),
     (damage_tokens_of_the_record, "wrong tokens"),
     (damage_layers, "wrong layers"),
+    (damage_layer_twice, "wrong layers"),
+    (damage_record_larger_than_any, "altered record"),
     (damage_blocks, "wrong blocks"),
     (damage_offsets, "wrong blocks"),
     (damage_tar_of_another_part, "foreign tar"),

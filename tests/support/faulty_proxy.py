@@ -2,9 +2,11 @@
 
     with FaultyProxy(9000) as proxy:
         proxy.next_connections("refuse", "swallow")     # then all others pass
+        proxy.others = "slow"                           # or not
 
 What it can do to a connection: "pass"; "refuse": close it at once; "swallow": pass the request on, wait for the answer,
-throw it away and close; "stall": read and answer nothing; "stall-late": pass on the first 8 MiB, then stall.
+throw it away and close; "stall": read and answer nothing; "stall-late": pass on the first 8 MiB, then stall; "slow":
+wait before each piece of the answer.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 LATE_BYTES = 8 << 20
 CHUNK = 1 << 16
+SLOW_SECONDS = 0.1
 
 
 class FaultyProxy:
@@ -30,7 +33,9 @@ class FaultyProxy:
         self._target = target_port
         self._faults: deque[str] = deque()
         self._open: list[socket.socket] = []
+        self._silent: list[socket.socket] = []
         self._closing = threading.Event()
+        self.others = "pass"
         self.seen = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -39,6 +44,10 @@ class FaultyProxy:
     def next_connections(self, *faults: str) -> None:
         """Say what happens to the connections that come next, one word each."""
         self._faults.extend(faults)
+
+    def silence(self) -> None:
+        """Let nothing more pass on the connections that are open now: established, and dead."""
+        self._silent += self._open
 
     def __enter__(self) -> Self:
         """Nothing is left to do."""
@@ -62,7 +71,7 @@ class FaultyProxy:
                 return
             self.seen += 1
             self._open.append(client)
-            fault = self._faults.popleft() if self._faults else "pass"
+            fault = self._faults.popleft() if self._faults else self.others
             threading.Thread(target=self._serve, args=(client, fault), daemon=True).start()
 
     def _serve(self, client: socket.socket, fault: str) -> None:
@@ -80,16 +89,18 @@ class FaultyProxy:
                     while (answer := server.recv(CHUNK)).startswith(b"HTTP/1.1 100 "):
                         client.sendall(answer)
                 else:
-                    self._copy(server, client, None)
+                    self._copy(server, client, None, SLOW_SECONDS if fault == "slow" else 0.0)
                 client.shutdown(socket.SHUT_RDWR)  # a close alone waits for the thread that reads
 
-    def _copy(self, source: socket.socket, target: socket.socket, limit: int | None) -> None:
+    def _copy(self, source: socket.socket, target: socket.socket, limit: int | None, pause: float = 0.0) -> None:
         passed = 0
         with contextlib.suppress(OSError):
             while data := source.recv(CHUNK):
                 passed += len(data)
-                if limit is not None and passed > limit:
+                if (limit is not None and passed > limit) or source in self._silent:
                     self._closing.wait()
                     return
+                if pause:
+                    self._closing.wait(pause)
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)

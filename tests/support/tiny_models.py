@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 if TYPE_CHECKING:
@@ -61,13 +61,19 @@ def save_model(folder: Path, architecture: str, *, seed: int = 0, dtype: torch.d
     save_tokenizer(folder)
 
 
-def save_tokenizer(folder: Path) -> None:
-    """Save a byte-level BPE tokenizer with 256 tokens: `<s>` and `</s>` begin and end."""
+def save_tokenizer(folder: Path, *, every_byte: bool = False) -> None:
+    """Save a byte-level BPE tokenizer with 256 tokens: `<s>` and `</s>` begin and end; or one of every byte."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = [chr(c) for c in range(33, 127)] + ["Ġ", "Ċ"]
+    if every_byte:
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
+        vocab_size=len(alphabet) + 2 if every_byte else VOCABULARY,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     tokenizer.train_from_iterator([text(i) for i in range(50)], trainer)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(folder)

@@ -120,6 +120,7 @@ def run(task: Task) -> None:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ.update(task.environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell runs in the background ignores it
     if task.cgroup:
         task.cgroup.write_text(str(os.getpid()))
     if task.file_bytes:

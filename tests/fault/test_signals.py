@@ -28,7 +28,7 @@ pytestmark = pytest.mark.fault
 INTERRUPTED = 75
 GRACE = 10.0
 # Of each program: seconds that a step of it takes longer here, and within how many seconds of its work we strike.
-PROGRAMS = {"collect": (0.01, 0.3), "prepare": (0.04, 0.12), "train": (0.01, 0.3)}
+PROGRAMS = {"collect": (0.01, 0.3), "prepare": (0.1, 0.12), "train": (0.01, 0.3)}
 SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 10))]
 OTHER = ("--forward-batch", "5")  # what a machine of another kind runs with
 

@@ -1,9 +1,7 @@
 """litdata reads the same blocks in its own format, cold: chunks are downloaded, then read from disk."""
 
-import json
 import os
 import shutil
-import sys
 import time
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import litdata
 import litdata.streaming.downloader
 import numpy as np
 import torch
+from serve import serve
 
 # Its fast client refuses plain http, and no setting of its own allows it; the slow one would take it.
 litdata.streaming.downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = "true"  # noqa: SLF001
@@ -41,7 +40,4 @@ def read(url: str, cache: str) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    for line in sys.stdin:
-        request = json.loads(line)
-        action = {"write": write, "read": read}[request.pop("do")]
-        print(json.dumps({"answer": action(**request)}), flush=True)
+    serve(write, read)

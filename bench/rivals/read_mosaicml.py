@@ -1,13 +1,12 @@
 """mosaicml-streaming reads the same blocks in its own format, cold: shards are downloaded, then read from disk."""
 
-import json
 import shutil
-import sys
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
+from serve import serve
 
 warnings.filterwarnings("ignore")
 from streaming import MDSWriter, StreamingDataset  # noqa: E402 - its imports warn
@@ -37,7 +36,4 @@ def read(url: str, cache: str) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    for line in sys.stdin:
-        request = json.loads(line)
-        action = {"write": write, "read": read}[request.pop("do")]
-        print(json.dumps({"answer": action(**request)}), flush=True)
+    serve(write, read)

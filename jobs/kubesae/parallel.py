@@ -13,18 +13,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
+READERS = 16
+"""threads for many small objects, where all the time is waiting for the store"""
 
-def in_order(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+
+def in_order(function: Callable[[T], R], items: Iterable[T], workers: int, *, ahead: int | None = None) -> Iterator[R]:
     """Yield `function(item)` for each item, in order, `workers` at a time; an exception ends the rest.
 
-    At most twice as many results as workers wait to be taken.
+    At most `ahead` results wait to be taken, or are on their way (default: twice as many as workers).
     """
+    most = 2 * workers if ahead is None else ahead
     pool = ThreadPoolExecutor(workers)
     waiting: deque[Future[R]] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
-            if len(waiting) > 2 * workers:
+            if len(waiting) > most:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

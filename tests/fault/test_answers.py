@@ -66,7 +66,7 @@ def test_answers_amid_a_collection(scene: Callable[..., Scene], s3_prefix: str, 
     assert answer.given == answer.times
     assert "trying again in" in worker.output
     collect.faults.count(f"service: {kind}")
-    collect.compare()
+    assert collect.compare() == []
 
 
 @pytest.mark.slow
@@ -80,7 +80,7 @@ def test_answers_at_the_start(scene: Callable[..., Scene], s3_prefix: str, servi
     assert answer.given == answer.times
     assert "trying again in" in worker.output
     collect.faults.count(f"service: {kind}")
-    collect.compare()
+    assert collect.compare() == []
 
 
 @pytest.mark.slow
@@ -97,7 +97,7 @@ def test_answers_amid_prepare(scene: Callable[..., Scene], s3_prefix: str, servi
     assert worker.wait() == 0, worker.output
     assert answer.given == answer.times
     prepare.faults.count("service: prepare")
-    prepare.compare()
+    assert prepare.compare() == []
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ def test_answers_amid_training(
     assert worker.wait() == 0, worker.output
     assert answer.given == answer.times
     train.faults.count("service: train")
-    train.compare()
+    assert train.compare() == []
 
 
 def test_credentials_refused_at_the_start_are_the_users_mistake(
@@ -149,7 +149,7 @@ def test_credentials_that_stay_expired_end_with_75_and_the_work_goes_on(
     assert 2 <= len(record_list(collect.store)) < PARTS
     collect.faults.count("credentials: expired until the deadline")
     collect.finish()
-    collect.compare()
+    assert collect.compare() == []
 
 
 @pytest.mark.slow
@@ -180,4 +180,4 @@ def test_credentials_are_renewed_amid_the_work(
     assert "InvalidAccessKeyId" in worker.output
     assert worker.passages.count("after record") > done
     collect.faults.count("credentials: renewed amid the work")
-    collect.compare()
+    assert collect.compare() == []

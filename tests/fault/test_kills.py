@@ -66,7 +66,7 @@ def test_collect(scene: Callable[..., Scene], prefix: str, point: str) -> None:
     for passage in (2, 1, 3):
         collect.kill_at(point, passage)
     collect.finish()
-    collect.compare()
+    assert collect.compare() == []
 
 
 @pytest.mark.parametrize("point", PREPARE)
@@ -75,7 +75,7 @@ def test_prepare(scene: Callable[..., Scene], prefix: str, point: str) -> None:
         prepare = scene("prepare", f"{prefix}-{run}")
         prepare.kill_at(point, passage)
         prepare.finish()
-        prepare.compare()
+        assert prepare.compare() == []
 
 
 @pytest.mark.parametrize("point", TRAIN)
@@ -84,7 +84,7 @@ def test_train(scene: Callable[..., Scene], prefix: str, point: str) -> None:
     for passage in TRAIN[point]:
         train.kill_at(point, passage)
     train.finish()
-    train.compare()
+    assert train.compare() == []
 
 
 @pytest.mark.s3
@@ -102,5 +102,5 @@ def test_an_upload_in_parts(
     for passage in passages:
         train.kill_at(point, passage, part_bytes=5 << 20)
     train.finish(part_bytes=5 << 20)
-    train.compare()
+    assert train.compare() == []
     assert len(train.store.open_uploads()) >= (len(passages) if point == "in part" else 0)

@@ -60,7 +60,7 @@ def test_a_full_disk_is_told_and_the_work_goes_on(
     full.faults.count(f"{program}: disk full")
     resize(small_folder, ENOUGH)
     full.finish()
-    full.compare()
+    assert full.compare() == []
     assert not list(small_folder.rglob(".*.tmp"))
 
 
@@ -74,7 +74,7 @@ def test_a_file_system_that_takes_no_large_files_is_told(
     assert "the file system failed (File too large)" in worker.output
     collect.faults.count("collect: file too large")
     collect.finish()
-    collect.compare()
+    assert collect.compare() == []
 
 
 @pytest.mark.parametrize(
@@ -91,4 +91,4 @@ def test_a_process_that_the_kernel_ends_for_its_memory_goes_on(
     assert killed.in_progress
     killed.faults.count(f"{program}: killed for its memory")
     killed.finish(cgroup=memory_group)
-    killed.compare()
+    assert killed.compare() == []

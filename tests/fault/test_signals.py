@@ -62,7 +62,7 @@ def test_a_kill_at_any_time(scene: Callable[..., Scene], prefix: str, program: s
     for worker in strikes(killed, signal.SIGKILL, random.Random(seed)):
         assert worker.wait() == -signal.SIGKILL
     killed.finish()
-    killed.compare()
+    assert killed.compare() == []
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -74,7 +74,7 @@ def test_a_polite_signal_ends_with_75(scene: Callable[..., Scene], prefix: str, 
         assert "start again to go on" in worker.output
         assert "Traceback" not in worker.output
     stopped.finish()
-    stopped.compare()
+    assert stopped.compare() == []
 
 
 @pytest.mark.parametrize("point", ["in forward", "after tar of layer 1", "before record", "in record", "after record"])
@@ -90,7 +90,7 @@ def test_a_writer_wakes_up_after_another_has_done_its_work(
     assert sleeper.wait() == 0, sleeper.output
     collect.faults.count("collect: stopped, another writer meanwhile")
     assert "other bytes" not in sleeper.output
-    collect.compare()
+    assert collect.compare() == []
 
 
 @pytest.mark.parametrize("point", [("in forward", 17), ("after tar of layer 1", 3), ("before record", 3)])
@@ -113,7 +113,7 @@ def test_a_writer_of_another_numerics_class_does_not_take_back_what_was_committe
     assert orphans
     assert all(keys.parse_record(key) is None for key in orphans)
     assert sleeper.output.count("committed by another attempt with other bytes") == PARTS // 2 - len(mine)
-    collect.compare(undisturbed(*OTHER, other_device=True)["collect"])
+    assert collect.compare(undisturbed(*OTHER, other_device=True)["collect"]) == []
     full = collect.workers.start("verify", collect.file, "--mode", "full")
     assert full.wait() == 0, full.output
 
@@ -129,4 +129,4 @@ def test_two_writers_of_the_same_shards_at_once(
         assert worker.wait() == 0, worker.output
         assert "after record" in worker.passages
     collect.faults.count("collect: two writers at once")
-    collect.compare(undisturbed(*options, other_device=other_device)["collect"])
+    assert collect.compare(undisturbed(*options, other_device=other_device)["collect"]) == []

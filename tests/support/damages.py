@@ -70,11 +70,15 @@ def pick(generator: Generator, damaged: Damaged, place: Place) -> int:
     return int(generator.integers(len(damaged.record(place).layers)))
 
 
-def of_tar(change: Callable[[Generator, bytes], bytes | None], kind: Damage) -> Callable[..., Found]:
-    """Return a damage that changes the bytes of a tar and nothing else."""
+def of_object(
+    key_of: Callable[[Damaged, Generator, Place], str],
+    change: Callable[[Generator, bytes], bytes | None],
+    kind: Damage,
+) -> Callable[..., Found]:
+    """Return a damage that changes the bytes of one object and nothing else (None: it is deleted)."""
 
     def damage(damaged: Damaged, generator: Generator, places: list[Place]) -> Found:
-        key = damaged.record(places[0]).layers[pick(generator, damaged, places[0])].key
+        key = key_of(damaged, generator, places[0])
         data = change(generator, damaged.store.read(key))
         damaged.store.delete(key) if data is None else damaged.store.put(key, data)
         return [(kind, key)]
@@ -82,28 +86,19 @@ def of_tar(change: Callable[[Generator, bytes], bytes | None], kind: Damage) -> 
     return damage
 
 
-def of_moments(change: Callable[[Generator, bytes], bytes | None], kind: Damage) -> Callable[..., Found]:
-    """Return a damage that changes the bytes of a moments file and nothing else."""
-
-    def damage(damaged: Damaged, generator: Generator, places: list[Place]) -> Found:
-        key = damaged.record(places[0]).layers[pick(generator, damaged, places[0])].moments
-        data = change(generator, damaged.store.read(key))
-        damaged.store.delete(key) if data is None else damaged.store.put(key, data)
-        return [(kind, key)]
-
-    return damage
+def a_tar(damaged: Damaged, generator: Generator, place: Place) -> str:
+    """Key of a tar of the part."""
+    return damaged.record(place).layers[pick(generator, damaged, place)].key
 
 
-def of_record(change: Callable[[Generator, bytes], bytes | None], kind: Damage) -> Callable[..., Found]:
-    """Return a damage that changes the bytes of a record."""
+def some_moments(damaged: Damaged, generator: Generator, place: Place) -> str:
+    """Key of a moments file of the part."""
+    return damaged.record(place).layers[pick(generator, damaged, place)].moments
 
-    def damage(damaged: Damaged, generator: Generator, places: list[Place]) -> Found:
-        key = keys.record(*places[0])
-        data = change(generator, damaged.store.read(key))
-        damaged.store.delete(key) if data is None else damaged.store.put(key, data)
-        return [(kind, key)]
 
-    return damage
+def the_record(_damaged: Damaged, _generator: Generator, place: Place) -> str:
+    """Key of the part's record."""
+    return keys.record(*place)
 
 
 def of_fields(
@@ -331,14 +326,14 @@ def _counts(generator: Generator, layer: Any) -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[..., Found]] = {
-    "flipped bit": of_tar(flip, Damage.CHANGED_TAR),
-    "truncated tar": of_tar(cut, Damage.TRUNCATED_TAR),
-    "lengthened tar": of_tar(lengthen, Damage.CHANGED_TAR),
-    "missing tar": of_tar(remove, Damage.MISSING_TAR),
+    "flipped bit": of_object(a_tar, flip, Damage.CHANGED_TAR),
+    "truncated tar": of_object(a_tar, cut, Damage.TRUNCATED_TAR),
+    "lengthened tar": of_object(a_tar, lengthen, Damage.CHANGED_TAR),
+    "missing tar": of_object(a_tar, remove, Damage.MISSING_TAR),
     "swapped tars": tars_swapped,
-    "missing record": of_record(remove, Damage.MISSING_RECORD),
-    "unreadable record": of_record(garble, Damage.UNREADABLE_RECORD),
-    "spaced record": of_record(spaced, Damage.ALTERED_RECORD),
+    "missing record": of_object(the_record, remove, Damage.MISSING_RECORD),
+    "unreadable record": of_object(the_record, garble, Damage.UNREADABLE_RECORD),
+    "spaced record": of_object(the_record, spaced, Damage.ALTERED_RECORD),
     "flipped bit of a record": record_flipped,
     "doubled record": record_doubled,
     "reordered records": records_swapped,
@@ -362,8 +357,8 @@ PARTS: dict[str, Callable[..., Found]] = {
     "exchanged blocks": of_content(blocks_exchanged, Damage.WRONG_BLOCK),
     "broken header": of_content(header, Damage.MALFORMED_TAR),
     "other shape": narrower,
-    "missing moments": of_moments(remove, Damage.MISSING_MOMENTS),
-    "changed moments": of_moments(flip, Damage.CHANGED_MOMENTS),
+    "missing moments": of_object(some_moments, remove, Damage.MISSING_MOMENTS),
+    "changed moments": of_object(some_moments, flip, Damage.CHANGED_MOMENTS),
     "forged moments": moments_forged,
 }
 """damages of parts; those that take two places are given two"""

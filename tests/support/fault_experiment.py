@@ -94,12 +94,11 @@ class Scene:
         """Whether something is left to do."""
         return self.program[0] != "collect" or len(record_list(self.store)) < PARTS
 
-    def compare(self, *others: Objects) -> None:
-        """Compare what is there with the undisturbed run's."""
+    def compare(self, *others: Objects) -> list[str]:
+        """Compare what is there with the undisturbed run's; return what is lost, doubled or unequal."""
         if self.program[0] == "train":
-            self.faults.compare_training(self.store, self.expected)
-        else:
-            self.faults.compare(self.store, self.expected, *others)
+            return self.faults.compare_training(self.store, self.expected)
+        return self.faults.compare(self.store, self.expected, *others)
 
 
 def fill(url: str, found: Objects) -> Store:

@@ -65,8 +65,11 @@ class Faults:
         kinds = {"tests": self.tests, "skipped": self.skipped, "faults_by_kind": dict(sorted(self.kinds.items()))}
         return json.dumps(kinds | {name: len(what) for name, what in self.found.items()})
 
-    def compare(self, store: Store, *expected: Objects) -> None:
-        """Compare everything in `store` with an undisturbed run's; of several (numerics classes) with any of them."""
+    def compare(self, store: Store, *expected: Objects) -> list[str]:
+        """Compare everything in `store` with an undisturbed run's; of several (numerics classes) with any of them.
+
+        Returns what is lost, doubled or unequal, each with its key.
+        """
         found = _data(objects(store))
         expected = tuple(map(_data, expected))
         before = {name: len(what) for name, what in self.found.items()}
@@ -85,17 +88,19 @@ class Faults:
         self.doubled(*(name for name, count in named.items() if count > 1))
         foreign = [key for key in found if not any(key in run for run in expected)]
         self.unequal(*(key for key in foreign if not _ORPHAN.fullmatch(key)))
-        new = {name: what[before[name] :] for name, what in self.found.items()}
-        assert not any(new.values()), new
+        return [f"{name}: {key}" for name, what in self.found.items() for key in what[before[name] :]]
 
-    def compare_training(self, output: Store, expected: Objects) -> None:
-        """Compare an SAE's files, and its lines of metrics but for times, with those of an undisturbed training."""
+    def compare_training(self, output: Store, expected: Objects) -> list[str]:
+        """Compare an SAE's files, and its lines of metrics but for times, with those of an undisturbed training.
+
+        Returns what is lost, doubled or unequal.
+        """
         found = training(objects(output))
         wanted = training(expected)
         self.lost(*(lost := wanted.keys() - found.keys()))
         self.doubled(*(doubled := found.keys() - wanted.keys()))
         self.unequal(*(unequal := [key for key in wanted.keys() & found.keys() if wanted[key] != found[key]]))
-        assert [*lost, *doubled, *unequal] == []
+        return [*lost, *doubled, *unequal]
 
 
 def objects(store: Store) -> Objects:

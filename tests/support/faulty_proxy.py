@@ -15,17 +15,15 @@ import contextlib
 import socket
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Self
 
-if TYPE_CHECKING:
-    from types import TracebackType
+from stoppable import Stoppable
 
 LATE_BYTES = 8 << 20
 CHUNK = 1 << 16
 SLOW_SECONDS = 0.1
 
 
-class FaultyProxy:
+class FaultyProxy(Stoppable):
     """Listens from its construction to its close; each connection is served by a thread."""
 
     def __init__(self, target_port: int) -> None:
@@ -49,13 +47,7 @@ class FaultyProxy:
         """Let nothing more pass on the connections that are open now: established, and dead."""
         self._silent += self._open
 
-    def __enter__(self) -> Self:
-        """Nothing is left to do."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
         """Close all connections."""
         self._closing.set()
         for each in [self._listener, *self._open]:

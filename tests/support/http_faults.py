@@ -15,10 +15,8 @@ import re
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Self
 
-if TYPE_CHECKING:
-    from types import TracebackType
+from stoppable import Stoppable
 
 _OWN_HEADERS = {"connection", "transfer-encoding", "content-length", "expect", "keep-alive"}
 
@@ -41,7 +39,7 @@ class Answer:
         return self.given < self.times and bool(re.fullmatch(self.method, method) and re.search(self.key, path))
 
 
-class HttpFaults(ThreadingHTTPServer):
+class HttpFaults(ThreadingHTTPServer, Stoppable):
     """Listens from its construction to its close."""
 
     daemon_threads = True
@@ -72,13 +70,7 @@ class HttpFaults(ThreadingHTTPServer):
     def handle_error(self, request: object, client_address: object) -> None:
         """Keep quiet about connections that their client has closed."""
 
-    def __enter__(self) -> Self:
-        """Nothing is left to do."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
         """Stop listening."""
         self.shutdown()
         self.server_close()

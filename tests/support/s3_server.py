@@ -19,13 +19,12 @@ import urllib.request
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 import botocore.session
 from botocore.config import Config
 
-if TYPE_CHECKING:
-    from types import TracebackType
+from stoppable import Stoppable
 
 BUILD = Path(__file__).parents[2] / "tools" / "build-server"
 START_SECONDS = 30.0
@@ -33,7 +32,7 @@ REGION = "us-east-1"
 
 
 @dataclass
-class S3Server:
+class S3Server(Stoppable):
     """A running server."""
 
     endpoint: str
@@ -88,16 +87,6 @@ class S3Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-
-    def __enter__(self) -> Self:
-        """Nothing is left to do."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop the server."""
-        self.stop()
 
     def environment(self) -> dict[str, str]:
         """Return the variables by which an AWS client finds this server, and no other credentials."""

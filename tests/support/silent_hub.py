@@ -12,16 +12,14 @@ from __future__ import annotations
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Self
 
-if TYPE_CHECKING:
-    from types import TracebackType
+from stoppable import Stoppable
 
 COMMIT = "0" * 40
 SIZE = 1000
 
 
-class SilentHub:
+class SilentHub(Stoppable):
     """Serves from its construction to its exit; `seen` are the requests."""
 
     def __init__(self, fault: str) -> None:
@@ -64,13 +62,7 @@ class SilentHub:
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> Self:
-        """Nothing is left to do."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
         """Let go of what stalls, and stop."""
         self._end.set()
         self._server.shutdown()

@@ -16,20 +16,20 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from s3_server import BUILD, START_SECONDS, free_port
+from stoppable import Stoppable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from types import TracebackType
 
 _NAME = "s3"
 
 
 @dataclass
-class Toxiproxy:
+class Toxiproxy(Stoppable):
     """A running proxy before one server."""
 
     api: str
@@ -91,16 +91,6 @@ class Toxiproxy:
         """End the proxy and wait for its end."""
         self.process.kill()
         self.process.wait()
-
-    def __enter__(self) -> Self:
-        """Nothing is left to do."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop the proxy."""
-        self.stop()
 
     def _send(self, method: str, path: str, **values: object) -> dict[str, Any]:
         data = json.dumps(values).encode() if values else None

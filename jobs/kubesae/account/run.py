@@ -18,9 +18,8 @@ import numpy as np
 from kubesae.account.counts import Account, CorpusCount, Count, DocumentCount, LayerFlags, ShardCount
 from kubesae.account.pieces import Pieces, pieces_of
 from kubesae.corpus import read_documents, require_manifest
-from kubesae.errors import ConfigError
 from kubesae.ledger import Plan, committed_parts, keys, read_identity, read_record
-from kubesae.parallel import in_order
+from kubesae.parallel import READERS, in_order
 from kubesae.shards import layer_blocks, read_flags
 
 if TYPE_CHECKING:
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from kubesae.experiment import DataIdentity, Experiment
     from kubesae.ledger import Record
     from kubesae.store import Store
-
-READERS = 16
 
 
 def account(
@@ -59,10 +56,8 @@ def account(
 
     """
     manifest, identity = require_manifest(store), read_identity(store)
-    if flags_layer is not None and identity is not None and flags_layer not in identity.layers:
-        raise ConfigError(
-            f"Layer {flags_layer} was not collected at {store.url}: it has layers {list(identity.layers)}."
-        )
+    if flags_layer is not None and identity is not None:
+        identity.check_layer(flags_layer, store.url)
     accountant = _Accountant(store, Plan.of(identity or experiment), manifest, identity, flags_layer)
     return accountant.run(progress, documents=documents)
 

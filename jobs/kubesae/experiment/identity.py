@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from kubesae.errors import IdentityError
+from kubesae.errors import ConfigError, IdentityError
 from kubesae.experiment.canonical import canonical_json, sha256_hex
 from kubesae.experiment.spec import Section
 
@@ -51,6 +51,13 @@ class DataIdentity(Section):
     def sha256(self) -> str:
         """The data identity: SHA-256 of `to_json()`."""
         return sha256_hex(self.to_json())
+
+    def check_layer(self, layer: int, where: str) -> None:
+        """Raise ConfigError when the data, which lie at `where`, do not hold this layer."""
+        if layer not in self.layers:
+            raise ConfigError(
+                f"Layer {layer} was not collected at {where}: it has layers {list(self.layers)}. Choose one."
+            )
 
     def check_same(self, stored: DataIdentity, where: str) -> None:
         """Raise IdentityError naming the fields in which `stored` (at `where`) differs from this identity."""

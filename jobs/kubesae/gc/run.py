@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from kubesae.errors import DamagedError
 from kubesae.ledger import keys, orphans, parse_record, record_list, require_identity
-from kubesae.parallel import in_order
+from kubesae.parallel import READERS, in_order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from kubesae.ledger import Record
     from kubesae.store import ObjectInfo, OpenUpload, Store
-
-READERS = 16
 
 
 @dataclass(frozen=True)

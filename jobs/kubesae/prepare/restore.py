@@ -29,7 +29,8 @@ def restore_tokens(experiment: Experiment, store: Store, files: Sequence[str]) -
     """Make the token files with these keys again.
 
     Raises:
-        DamagedError: what can be made of segments and sources is not what was there; nothing was touched.
+        DamagedError: what can be made of segments and sources is not what was there; what could not be made was left
+            as it is.
 
     """
     identity = require_identity(store)
@@ -113,4 +114,4 @@ def _prepare_again(experiment: Experiment, store: Store, identity: DataIdentity,
 
 
 def _cannot(store: Store, wanted: set[str]) -> str:
-    return f"{store.url}/{min(wanted)} is damaged and cannot be made again; nothing was touched:"
+    return f"{store.url}/{min(wanted)} is damaged and cannot be made again; it was left as it is:"

@@ -38,17 +38,6 @@ class Prepared:
     existed: bool
 
 
-def plan_of(experiment: Experiment) -> Plan:
-    """Return the plan that an experiment describes."""
-    return Plan(
-        experiment.tokens,
-        experiment.num_shards,
-        experiment.context,
-        experiment.contexts_per_part,
-        experiment.contexts_per_block,
-    )
-
-
 def prepare(
     experiment: Experiment,
     store: Store,
@@ -80,7 +69,7 @@ def prepare(
     info = tokenizer.info
     if vocab_size is not None:
         check_vocabulary(info, vocab_size(), experiment.model)
-    plan = plan_of(experiment)
+    plan = Plan.of(experiment)
     total = sum(plan.contexts(shard) for shard in range(plan.num_shards))
     wanted = split_by_weight(total, [corpus.weight for corpus in experiment.corpora])
     pools, revisions = [], []

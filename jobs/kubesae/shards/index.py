@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from kubesae.errors import ConfigError, DamagedError, MissingError
 from kubesae.ledger import Plan, keys, read_record, record_list
-from kubesae.parallel import in_order
+from kubesae.parallel import READERS, in_order
 from kubesae.shards.layout import END_OF_ARCHIVE
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from kubesae.ledger import Record
     from kubesae.store import Store
 
-READERS = 16
 _IDENTITY = b"kubesae.identity"
 
 
@@ -114,10 +113,7 @@ def read_index(store: Store, identity: DataIdentity, layer: int) -> list[BlockRe
         DamagedError: the index belongs to other data.
 
     """
-    if layer not in identity.layers:
-        raise ConfigError(
-            f"Layer {layer} was not collected at {store.url}: it has layers {list(identity.layers)}. Choose one."
-        )
+    identity.check_layer(layer, store.url)
     try:
         data = store.read(keys.INDEX)
     except MissingError:

@@ -12,13 +12,13 @@ and the one in hand, however large the data are.
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kubesae.errors import ConfigError
 from kubesae.ledger import require_identity
+from kubesae.parallel import in_order
 from kubesae.shards.index import read_index
 from kubesae.shards.order import permutation
 from kubesae.shards.reader import read_block
@@ -26,7 +26,6 @@ from kubesae.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from concurrent.futures import Future
 
     from kubesae.shards.index import BlockRef
     from kubesae.shards.reader import BlockData
@@ -80,18 +79,8 @@ class BlockReader:
             DamagedError: the bytes there are not the block.
 
         """
-        waiting = iter(self.order(epoch)[position:])
-        pool = ThreadPoolExecutor(self.ahead, thread_name_prefix="read")
-        try:
-            reading: deque[Future[BlockData]] = deque()
-            for ref in waiting:
-                reading.append(pool.submit(read_block, self.store, ref))
-                if len(reading) > self.ahead:
-                    yield reading.popleft().result()
-            while reading:
-                yield reading.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        read = partial(read_block, self.store)
+        yield from in_order(read, self.order(epoch)[position:], self.ahead, ahead=self.ahead)
 
 
 def open_reader(

@@ -29,7 +29,8 @@ def open_store(url: str, *, deadline: float = DEADLINE) -> Store:
 
     An S3 store takes endpoint, region, CA bundle and credentials from the environment and the AWS configuration files,
     as every AWS program does: AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, AWS_REGION, AWS_CA_BUNDLE, AWS_ACCESS_KEY_ID...
-    With an endpoint of its own, buckets are addressed by path.
+    With an endpoint of its own, buckets are addressed by path. They are read when the store is first used, so set them
+    before and leave them: a store that was opened earlier does not notice a change.
 
     Args:
         url: a folder, `file:///folder`, or `s3://bucket/prefix`.

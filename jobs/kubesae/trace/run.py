@@ -59,8 +59,8 @@ def trace(store: Store, experiment: Experiment, row: int, *, layer: int | None =
         identity = reading.result()
         plan = Plan.of(identity or experiment)
         place = _place(plan, row, store)
-        if layer is not None and identity is not None and layer not in identity.layers:
-            raise ConfigError(f"Layer {layer} was not collected at {store.url}: it has layers {list(identity.layers)}.")
+        if layer is not None and identity is not None:
+            identity.check_layer(layer, store.url)
         found = None if identity is None else _stored(store, identity, plan, place, layer, norm=norm)
         context, stored = found or (_prepared(store, manifest, plan, place), None)
     return Traced(

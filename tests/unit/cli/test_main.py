@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from kubesae.cli import console
-from kubesae.cli.main import COMMANDS, _run
+from kubesae.cli.main import COMMANDS
 from kubesae.cli.options import flag_of, parse_flag, section_fields
 from kubesae.errors import EXIT_DONE, EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER, Interrupted, KubesaeError
 from kubesae.experiment import Experiment
@@ -24,20 +24,6 @@ if TYPE_CHECKING:
 
 FIXTURE = ["--tokens", "1003", "--context", "16", "--contexts-per-part", "12", "--contexts-per-block", "5"]
 BASE = {"data": "out", "model": "m", "layers": [0], "corpora": [{"name": "c", "source": "some/dataset"}]}
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Give a function that runs a command and returns its exit code, output and errors."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = _run([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture

@@ -8,13 +8,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
 
 from kubesae.account import Account
-from kubesae.cli.main import _run
 from kubesae.errors import EXIT_DONE, EXIT_USER
 from kubesae.ledger import keys
 from kubesae.monitor import Snapshot
@@ -22,25 +21,8 @@ from kubesae.store import open_store
 from kubesae.trace import Traced
 from small_experiment import VALUES, small_experiment, write_small
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 DOCUMENT = Path(__file__).parents[3] / "docs" / "contracts.md"
 Run = Any
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Give a function that runs a command and returns its exit code, output and errors."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = _run([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from kubesae.corpus import Tokenizer, read_shard_tokens
 from kubesae.errors import ConfigError, DamagedError, IdentityError
 from kubesae.experiment import Experiment
 from kubesae.ledger import Plan, keys
-from kubesae.prepare import plan_of, prepare
+from kubesae.prepare import prepare
 from kubesae.store import open_store
 from tiny_models import save_tokenizer, text
 
@@ -97,7 +97,7 @@ def test_totals_are_exact_and_every_row_traces_back(store: Store, inputs: Path) 
     wanted = mixed(inputs, store.url, 2, 1)
     lines: list[str] = []
     prepared = prepare(wanted, store, say=lines.append)
-    manifest, plan = prepared.manifest, plan_of(wanted)
+    manifest, plan = prepared.manifest, Plan.of(wanted)
     assert not prepared.existed
     assert [shard.tokens for shard in manifest.shards] == [502, 501]
     assert [corpus.contexts for corpus in manifest.corpora] == [43, 21]
@@ -134,7 +134,7 @@ def test_totals_are_exact_and_every_row_traces_back(store: Store, inputs: Path) 
 
 def test_the_deal_mixes_the_corpora_into_every_part(folder_store: Store, inputs: Path) -> None:
     wanted = mixed(inputs, folder_store.url, 1, 1)
-    manifest, plan = prepare(wanted, folder_store).manifest, plan_of(wanted)
+    manifest, plan = prepare(wanted, folder_store).manifest, Plan.of(wanted)
     for part in plan.all_parts():
         runs = read_shard_tokens(folder_store, manifest, part.shard).documents(part.start, part.rows)
         assert {run.corpus for run in runs} == {"rows", "files"}

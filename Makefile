@@ -23,6 +23,7 @@ setup: ## make .venv from the locked requirements (does nothing when that is don
 lock: ## lock what pyproject.toml asks for (UPGRADE=--upgrade: all of it to newest)
 	$(UV_COMPILE) -o requirements/dev.txt pyproject.toml requirements/demo.in --all-extras --group dev
 	$(UV_COMPILE) -o requirements/batch.txt -c requirements/dev.txt pyproject.toml --extra batch --extra webdataset
+	$(UV_COMPILE) -o requirements/operator.txt -c requirements/dev.txt pyproject.toml --extra kubernetes
 	$(UV_COMPILE) -o requirements/core.txt -c requirements/dev.txt pyproject.toml
 	for list in bench/rivals/*.in; do $(UV_COMPILE) -o "$${list%.in}.txt" "$$list"; done
 
@@ -33,7 +34,7 @@ fmt: setup ## format the code and mend what can be mended
 lint: setup ## style, formatting, layers, links between documents
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@PYTHONPATH=jobs $(BIN)/lint-imports --no-logo pyproject.toml
+	@PYTHONPATH=jobs:operator $(BIN)/lint-imports --no-logo pyproject.toml
 	@tools/check-links
 
 type: setup ## static types, strictly

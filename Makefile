@@ -74,7 +74,7 @@ demo: setup ## the whole pipeline on a small real model, in minutes
 bench: setup ## measure: make bench NAME=demo prints one JSON row a figure
 	@if [[ -z "$(NAME)" ]]; then \
 		echo "Say which: make bench NAME=<one of: $(patsubst bench/%.py,%,$(wildcard bench/[a-z]*.py))>" >&2; exit 2; fi
-	@$(BIN)/python -m bench.$(NAME)
+	@PYTHONPATH=tests/support $(BIN)/python -m bench.$(NAME)
 
 clean: ## remove what the tools leave behind, but not .venv
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

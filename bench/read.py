@@ -43,9 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.support.s3_server import S3Server
-
     from kubesae.shards import BlockRef
+    from s3_server import S3Server
 
 LAYER, D_MODEL = 45, 7168
 ROWS, CONTEXT, BLOCKS_PER_TAR = 65_536, 2048, 4

@@ -29,7 +29,7 @@ from kubesae.experiment import sha256_hex
 from kubesae.store import Store, open_store
 
 if TYPE_CHECKING:
-    from tests.support.s3_server import S3Server
+    from s3_server import S3Server
 
 TARS, TAR_BYTES = 4, 64 << 20
 LARGE_BYTES = 448 << 20

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import psutil
 from botocore.config import Config
-from tests.support.s3_server import S3Server
+
+from s3_server import S3Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

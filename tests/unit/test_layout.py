@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MODULES = sorted((ROOT / "jobs" / "kubesae").rglob("*.py"))
+PACKAGES = (ROOT / "jobs" / "kubesae", ROOT / "operator" / "kubesae_operator")
+MODULES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
+BENCHES = sorted((ROOT / "bench").glob("[a-z]*.py"))
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 50
 
@@ -51,6 +53,16 @@ def test_a_module_says_what_it_is_and_is_short(path: Path) -> None:
         and node.end_lineno - node.lineno + 1 > MAX_FUNCTION_LINES
     ]
     assert not long
+
+
+@pytest.mark.parametrize("path", [*BENCHES, ROOT / "bench/support/measure.py"], ids=name_of)
+def test_what_a_bench_imports_is_found_as_make_starts_it(path: Path) -> None:
+    """Importing is enough, and `-m` on a module without a main part would do no more."""
+    line = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "-m bench.$(NAME)" in line)
+    command = line.strip().removeprefix("@").replace("$(BIN)/python", sys.executable)
+    module = "bench." + ".".join(path.relative_to(ROOT / "bench").with_suffix("").parts)
+    command = command.replace("-m bench.$(NAME)", f"-c 'import {module}'")
+    subprocess.run(["bash", "-c", command], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize(

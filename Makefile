@@ -11,8 +11,8 @@ QUICK := not slow and not cluster and not gpu
 UV_COMPILE = "$$(tools/setup uv)" pip compile $(UPGRADE) --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header
 
-.PHONY: help setup lock fmt lint type tools docs test test-full test-unit test-interop test-fault test-cluster \
-	demo bench cluster clean
+.PHONY: help setup lock fmt lint type tools charts docs test test-full test-unit test-interop test-fault test-cluster \
+	demo bench cluster cluster-down clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -40,9 +40,13 @@ lint: setup ## style, formatting, layers, links between documents
 type: setup ## static types, strictly
 	@$(BIN)/mypy
 
-tools: ## build the servers that the tests run against (once, into the cache)
+tools: ## build the programs that the tests run (once, into the cache)
 	@tools/build-server versitygw >/dev/null
 	@tools/build-server toxiproxy >/dev/null
+	@tools/build-server helm >/dev/null
+
+charts: setup ## make what is generated of the charts: values.schema.json, README.md
+	@$(BIN)/python tools/chart_schema.py
 
 docs: lint ## check the documents (part of lint)
 
@@ -62,11 +66,14 @@ test-interop: setup tools ## what other people's programs read of ours
 test-fault: setup tools ## kill, cut off, fill up: all of it
 	@$(PYTEST) -m fault tests/fault
 
-test-cluster: ## tests on a real Kubernetes
-	@echo "No cluster tests in this version: nothing of it runs on Kubernetes yet."
+test-cluster: setup ## tests on a real Kubernetes: the one of KUBECONFIG, or one made for them
+	@$(PYTEST) -m cluster tests/cluster
 
-cluster: ## start a Kubernetes cluster for the tests
-	@echo "There is no cluster in this version: nothing of it runs on Kubernetes yet. Try: make demo" >&2; exit 2
+cluster: setup ## start a Kubernetes cluster for the tests, and leave it up (root; 30 s, or 30 min to build it once)
+	@PYTHONPATH=tests/cluster $(BIN)/python -m harness up
+
+cluster-down: setup ## take it down, with all that ran and was stored in it
+	@PYTHONPATH=tests/cluster $(BIN)/python -m harness down
 
 demo: setup ## the whole pipeline on a small real model, in minutes
 	@$(BIN)/kubesae demo

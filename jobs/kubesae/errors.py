@@ -43,7 +43,15 @@ class IdentityError(UserError):
 
 
 class AccessError(UserError):
-    """The store refused us: credentials, permissions, or a bucket that does not exist."""
+    """The store refused us: credentials, permissions, or a bucket that does not exist.
+
+    `refused` tells which, where the store said it: CREDENTIALS, REFUSED (what they may do), SETTINGS or NO_BUCKET.
+    """
+
+    def __init__(self, message: str, refused: str = "") -> None:
+        """Keep both."""
+        super().__init__(message)
+        self.refused = refused
 
 
 class DamagedError(KubesaeError):

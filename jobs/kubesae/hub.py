@@ -17,6 +17,10 @@ from kubesae.experiment import is_path
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Files of a model that are its config, its tokenizer, its weights, or code that these need: a folder's revision is the
+# SHA-256 over them.
+MODEL_FILES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken", ".py")
+
 ATTEMPTS = 2
 ATTEMPT_SECONDS = 10.0
 

@@ -8,12 +8,20 @@ import sys
 from datetime import UTC, datetime
 
 JSON = False
+HELD: list[str] | None = None
 
 
 def use_json() -> None:
     """Print JSON lines from now on."""
     global JSON  # noqa: PLW0603 - one process, one log format, chosen once at start-up
     JSON = True
+
+
+def hold_complaints() -> list[str]:
+    """Print no complaint from now on; they come into the list that is returned."""
+    global HELD  # noqa: PLW0603 - one process, one console
+    HELD = []
+    return HELD
 
 
 def say(line: str) -> None:
@@ -27,6 +35,9 @@ def complain(line: str) -> None:
 
 
 def _print(line: str, level: str, stream: object) -> None:
+    if HELD is not None and level == "error":
+        HELD.append(line)
+        return
     if JSON:
         line = json.dumps({"time": datetime.now(UTC).isoformat(), "level": level, "message": line}, ensure_ascii=False)
     print(line, file=stream, flush=True)  # type: ignore[call-overload]

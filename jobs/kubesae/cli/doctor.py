@@ -24,8 +24,9 @@ _NAME = 16
 
 @click.command("doctor")
 @experiment_options("model", "layers")
+@click.option("--gpus", type=click.IntRange(min=1), help="fail unless torch sees this many GPUs")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
-def command(experiment: Path | None, as_json: bool, **flags: Any) -> int:
+def command(experiment: Path | None, gpus: int | None, as_json: bool, **flags: Any) -> int:
     """Look at everything a run will need: machine, libraries, store, model, corpora.
 
     Without EXPERIMENT the machine alone, and the store at --data if given. Changes nothing but for one probe object in
@@ -37,7 +38,7 @@ def command(experiment: Path | None, as_json: bool, **flags: Any) -> int:
     from kubesae.doctor import examine, exit_code  # noqa: PLC0415 - keeps --help fast
 
     checks = []
-    for check in examine(resolved, given.get("data")):
+    for check in examine(resolved, given.get("data"), gpus):
         checks.append(check)
         if not as_json:
             for line in _lines(check):

@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from kubesae.interpret import Interpreter
+
 SECONDS_BETWEEN_LINES = 10.0
 
 
 @click.command("interpret")
 @experiment_options("interpret.context_tokens")
 @click.option("--sae-name", help="which SAE (default: the experiment's, or the only one there is)")
+@click.option("--all", "everything", is_flag=True, help="all SAEs of the experiment, one after the other")
 @click.option("--statistics", is_flag=True, help="top 20 features by maximum and by frequency (the default)")
 @click.option("--feature-id", type=int, help="show where this feature is most active")
 @click.option("--top-k", type=click.IntRange(1), help="how many rows to show of --feature-id  [default: all stored]")
@@ -31,6 +34,7 @@ SECONDS_BETWEEN_LINES = 10.0
 def command(
     experiment: Path | None,
     sae_name: str | None,
+    everything: bool,
     statistics: bool,
     feature_id: int | None,
     top_k: int | None,
@@ -45,30 +49,41 @@ def command(
     """
     if top_k is not None and feature_id is None:
         raise ConfigError("--top-k says how many rows of one feature to show: give --feature-id too.")
+    if everything and (sae_name or feature_id is not None):
+        raise ConfigError("--all is about every SAE, --sae-name and --feature-id about one: leave one of them out.")
     resolved = resolve(experiment, overrides(flags))
-    from kubesae.interpret import (  # noqa: PLC0415 - keeps --help fast
-        feature_lines,
-        find_themes,
-        interpret,
-        statistics_lines,
-        theme_lines,
-    )
+    from kubesae.interpret import interpret  # noqa: PLC0415 - keeps --help fast
+    from kubesae.ledger import require_identity, sae_names  # noqa: PLC0415
     from kubesae.store import open_store  # noqa: PLC0415
 
-    output = open_store(resolved.output_prefix)
-    found = interpret(
-        open_store(resolved.data), output, choose_sae(resolved, sae_name), resolved.interpret, _progress()
-    )
+    data, output = open_store(resolved.data), open_store(resolved.output_prefix)
+    names = sae_names(resolved, require_identity(data)) if everything else [choose_sae(resolved, sae_name)]
+    for name in names:
+        if everything:
+            say(f"SAE {name}:")
+        found = interpret(data, output, name, resolved.interpret, _progress())
+        if feature_id is not None:
+            _show_feature(found, feature_id, top_k)
+        _show(found, statistics=statistics or (feature_id is None and not themes), themes=max_themes if themes else 0)
+
+
+def _show_feature(found: Interpreter, feature: int, top_k: int | None) -> None:
+    from kubesae.interpret import feature_lines  # noqa: PLC0415
+
+    examples = found.examples(feature, top_k or found.stored.info.source.top_k, _progress())
+    for line in feature_lines(found.stored.statistics, examples, feature, found.vocabulary):
+        say(line)
+
+
+def _show(found: Interpreter, *, statistics: bool, themes: int) -> None:
+    from kubesae.interpret import find_themes, statistics_lines, theme_lines  # noqa: PLC0415
+
     stored = found.stored
-    if feature_id is not None:
-        examples = found.examples(feature_id, top_k or stored.info.source.top_k, _progress())
-        for line in feature_lines(stored.statistics, examples, feature_id, found.vocabulary):
-            say(line)
     if themes:
         special = found.manifest.tokenizer.special
-        for line in theme_lines(find_themes(stored.examples, found.vocabulary, special), max_themes):
+        for line in theme_lines(find_themes(stored.examples, found.vocabulary, special), themes):
             say(line)
-    if statistics or (feature_id is None and not themes):
+    if statistics:
         for line in statistics_lines(stored.info, stored.statistics):
             say(line)
 

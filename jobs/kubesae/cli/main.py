@@ -24,8 +24,11 @@ from kubesae.memory import is_out_of_memory, reason_of
 if TYPE_CHECKING:
     from types import FrameType
 
+# Set for the processes of `kubesae train-launch` (`kubesae.launch.exits`).
+WORKER = "KUBESAE_EXIT_FOLDER"
 COMMANDS = {
     "doctor": "Look at everything a run will need: machine, libraries, store, model, corpora.",
+    "fetch": "Bring a model to where programs load it from.",
     "prepare": "Tokenise and pack the corpora, once, before any model runs.",
     "pilot": "Collect the first tokens of shard 0 and verify every byte of them.",
     "collect": "Run the model and stream activations to the store.",
@@ -36,13 +39,21 @@ COMMANDS = {
     "ledger": "Account for every token of the plan: stored, flagged or missing.",
     "trace": "Show the source text around a row, and where the row lies.",
     "train": "Train a sparse autoencoder on collected activations.",
+    "train-launch": "Train under torchrun, as the Pods of a training do.",
     "evaluate": "Measure an SAE: FVU, L0, dead features, CE loss recovered.",
     "interpret": "Feature statistics and top activating contexts.",
+    "release": "Let a phase of an experiment in a cluster begin.",
+    "retry": "Make the failed jobs of a phase of an experiment anew.",
     "demo": "Run the whole pipeline on a small real model and real text.",
     "fixture": "Write a valid synthetic experiment, without a model.",
     "config": "Check an experiment file and print it with all defaults.",
     "completion": "Print a script that completes commands and flags in a shell.",
 }
+
+
+def module_of(name: str) -> str:
+    """Return the module of a command."""
+    return "kubesae.cli." + name.replace("-", "_")
 
 
 class LazyGroup(click.Group):
@@ -56,7 +67,7 @@ class LazyGroup(click.Group):
         """Import a command."""
         if name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"kubesae.cli.{name}").command
+        command: click.Command = importlib.import_module(module_of(name)).command
         return command
 
     def resolve_command(
@@ -107,31 +118,45 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     logger = logging.getLogger("kubesae")
     logger.addHandler(console.LogHandler())
-    code = _run(arguments)
+    code = _run_worker(arguments) if WORKER in os.environ else _run(arguments)
     if code == EXIT_INTERRUPTED:
         _leave(code)
     sys.exit(code)
 
 
+def _run_worker(arguments: list[str] | None) -> int:
+    """Run as one of several processes of `kubesae train-launch`, which says once what all of them ended of."""
+    from kubesae.launch import begin_worker, end_worker  # noqa: PLC0415 - nobody else needs it
+
+    if not begin_worker():
+        return EXIT_USER
+    messages = console.hold_complaints()
+    code = _run(arguments)
+    end_worker(code, messages)
+    return code
+
+
 def _run(arguments: list[str] | None) -> int:
     try:
         code: Any = group.main(args=arguments, prog_name="kubesae", standalone_mode=False)
-    except KubesaeError as error:
-        console.complain(f"kubesae: {error}")
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return EXIT_USER
     except (KeyboardInterrupt, click.Abort):
         console.complain("kubesae: Interrupted: start again to go on from what is committed.")
         return EXIT_INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last place that sees it
-        return _explain(error)
+        if WORKER in os.environ:  # another worker's end stops us: ours is its result, and shall be said
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        return explain(error)
     return code if isinstance(code, int) else 0
 
 
-def _explain(error: Exception) -> int:
-    """Say what an error of no class of ours means, and return the exit code."""
+def explain(error: Exception) -> int:
+    """Say what an error means, without a traceback where it is a user's mistake, and return the exit code."""
+    if isinstance(error, KubesaeError):
+        console.complain(f"kubesae: {error}")
+        return error.exit_code
+    if isinstance(error, click.ClickException):
+        error.show()
+        return EXIT_USER
     if isinstance(error, ModuleNotFoundError):
         package = str(error.name).partition(".")[0]
         console.complain(

@@ -48,6 +48,16 @@ def all_options(*fields: str) -> Callable[[F], F]:
     return decorate
 
 
+def metrics_option(command: F) -> F:
+    """Give a command the flag --metrics-port."""
+    return click.option(
+        "--metrics-port",
+        type=click.IntRange(1, 65535),
+        envvar="KUBESAE_METRICS_PORT",
+        help="serve Prometheus metrics on this port (docs/metrics.md)",
+    )(command)
+
+
 def section_fields(section: str) -> list[str]:
     """Return the dotted fields of a section of the experiment ("sae" for those of one SAE)."""
     kind: type[Section] = Sae if section == "sae" else type(Experiment.model_fields[section].default)

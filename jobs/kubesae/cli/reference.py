@@ -26,7 +26,7 @@ def _lines(names: Iterable[str]) -> Iterator[str]:
     yield "its fields. Instead of a file, `--data` may name a prefix that holds one. Flags overrule the file; `_` in"
     yield "them is read as `-`. `kubesae --log-format json COMMAND ...` prints lines for collectors of logs."
     for name in names:
-        command: click.Command = importlib.import_module(f"kubesae.cli.{name}").command
+        command: click.Command = importlib.import_module("kubesae.cli." + name.replace("-", "_")).command
         context = click.Context(command, info_name=f"kubesae {name}")
         yield ""
         yield f"## `{name}`"

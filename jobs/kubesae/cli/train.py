@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubesae.cli.console import say
-from kubesae.cli.options import experiment_options, overrides, resolve, section_fields
+from kubesae.cli.options import experiment_options, metrics_option, overrides, resolve, section_fields
 from kubesae.errors import ConfigError
 from kubesae.experiment import Sae, validate
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from kubesae.experiment import DataIdentity, Experiment
@@ -28,6 +29,7 @@ SAE = "sae.0."
 @click.option("--num-shards", type=int, help="check that the data has this many shards")
 @click.option("--d-model", type=int, help="check that the activations have this width")
 @click.option("--train-device", default="auto", show_default=True, help="auto: a GPU of this rank, else the CPU")
+@metrics_option
 @click.option("--grace", default=10.0, show_default=True, help="seconds that SIGTERM leaves for a last checkpoint")
 def command(
     experiment: Path | None,
@@ -36,6 +38,7 @@ def command(
     d_model: int | None,
     train_device: str,
     grace: float,
+    metrics_port: int | None,
     **flags: Any,
 ) -> None:
     """Train a sparse autoencoder on collected activations.
@@ -45,29 +48,38 @@ def command(
 
         torchrun --nproc_per_node=2 -m kubesae.train experiment.yaml
     """
-    given = overrides(flags)
-    changes = {field.removeprefix(SAE): given.pop(field) for field in list(given) if field.startswith(SAE)}
-    resolved = resolve(experiment, given)
-    from kubesae.ledger import read_identity, write_run  # noqa: PLC0415 - keeps --help fast
+    resolved, saes = trainings(experiment, flags)
+    from kubesae.cli.metrics import TrainMetrics, serving  # noqa: PLC0415 - keeps --help fast
+    from kubesae.ledger import read_identity, write_run  # noqa: PLC0415
     from kubesae.store import open_store  # noqa: PLC0415
     from kubesae.train import Console, Limits, run_training  # noqa: PLC0415
 
     data, output = open_store(resolved.data), open_store(resolved.output_prefix)
     _check(read_identity(data), data, num_shards, d_model)
     write_run(output, resolved)
-    for sae in [_choose(resolved, changes)] if changes else resolved.sae:
-        result = run_training(
-            data,
-            output,
-            sae,
-            chunk=resolved.chunk,
-            console=Console(say, bars=sys.stdout.isatty()),
-            workers=num_workers,
-            device=train_device,
-            limits=Limits(grace=grace),
-        )
-        if os.environ.get("RANK", "0") == "0":  # torchrun's number of this process
-            say(f"Report: {output.url_of(result.report)}")
+    with serving(TrainMetrics, resolved.name, metrics_port) as metrics:
+        measured = metrics.measured if metrics else None
+        for sae in saes:
+            result = run_training(
+                data,
+                output,
+                sae,
+                chunk=resolved.chunk,
+                console=Console(say, bars=sys.stdout.isatty(), measured=measured),
+                workers=num_workers,
+                device=train_device,
+                limits=Limits(grace=grace),
+            )
+            if os.environ.get("RANK", "0") == "0":  # torchrun's number of this process
+                say(f"Report: {output.url_of(result.report)}")
+
+
+def trainings(experiment: Path | None, flags: dict[str, Any]) -> tuple[Experiment, Sequence[Sae]]:
+    """Return the experiment and the SAEs of it to train, with the flags laid over."""
+    given = overrides(flags)
+    changes = {field.removeprefix(SAE): given.pop(field) for field in list(given) if field.startswith(SAE)}
+    resolved = resolve(experiment, given)
+    return resolved, [_choose(resolved, changes)] if changes else resolved.sae
 
 
 def _choose(experiment: Experiment, changes: dict[str, Any]) -> Sae:

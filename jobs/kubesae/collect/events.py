@@ -13,6 +13,8 @@ from kubesae.ledger import chunk_edges
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kubesae.ledger import Record
+
 
 class Events:
     """Turns events of collection into lines. Called from the worker's threads, one shard at a time."""
@@ -38,6 +40,12 @@ class Events:
         self._saved = sum(edge <= rows for edge in self._edges)
         if rows:
             self._say(f"Shard {shard}: Resuming after {rows:,} tokens")
+
+    def stored(self, record: Record) -> None:
+        """A part is committed; of no interest to the log, where chunks count."""
+
+    def waiting(self, parts: int) -> None:
+        """So many parts wait for their upload; of no interest to the log either."""
 
     def committed(self, shard: int, rows: int) -> None:
         """The first `rows` of the shard are committed."""

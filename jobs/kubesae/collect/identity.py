@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kubesae.corpus import Request, require_manifest
 from kubesae.errors import ConfigError
-from kubesae.experiment import DataIdentity, public_name
+from kubesae.experiment import DataIdentity
 from kubesae.ledger import keys, read_identity
 
 if TYPE_CHECKING:
@@ -28,27 +28,10 @@ def check_experiment(experiment: Experiment, store: Store) -> tuple[TokensManife
     manifest.check_request(Request.of(experiment), store.url)
     stored = read_identity(store)
     if stored is not None:
-        identity_of(experiment, manifest.sha256, stored.model_revision, stored.d_model).check_same(stored, store.url)
+        DataIdentity.of(experiment, manifest.sha256, stored.model_revision, stored.d_model).check_same(
+            stored, store.url
+        )
     return manifest, stored
-
-
-def identity_of(experiment: Experiment, tokens_manifest: str, model_revision: str, d_model: int) -> DataIdentity:
-    """Return the data identity of an experiment over the tokens whose manifest has this SHA-256."""
-    return DataIdentity(
-        tokens_manifest=tokens_manifest,
-        model=public_name(experiment.model),
-        model_revision=model_revision,
-        model_dtype=experiment.model_dtype,
-        attention_across_documents=experiment.attention_across_documents,
-        layers=experiment.layers,
-        d_model=d_model,
-        storage=experiment.storage,
-        tokens=experiment.tokens,
-        num_shards=experiment.num_shards,
-        context=experiment.context,
-        contexts_per_part=experiment.contexts_per_part,
-        contexts_per_block=experiment.contexts_per_block,
-    )
 
 
 def claim(experiment: Experiment, store: Store, manifest: TokensManifest, source: ModelSource) -> DataIdentity:
@@ -64,7 +47,7 @@ def claim(experiment: Experiment, store: Store, manifest: TokensManifest, source
             f"Tokenizer and model disagree: the tokens go up to id {manifest.tokenizer.size - 1}, but "
             f"{experiment.model!r} has {source.vocab_size} embeddings. Give the model that the tokens are for."
         )
-    identity = identity_of(experiment, manifest.sha256, source.revision, source.d_model)
+    identity = DataIdentity.of(experiment, manifest.sha256, source.revision, source.d_model)
     if not store.create(keys.IDENTITY, identity.to_json()):
         stored = read_identity(store)
         if stored is not None:

@@ -98,7 +98,7 @@ class Publisher:
         store: Store,
         identity: DataIdentity,
         numerics: Callable[[int], Numerics],
-        committed: Callable[[int], None],
+        committed: Callable[[Record], None],
         size: int,
     ) -> None:
         """Start the threads.
@@ -107,7 +107,7 @@ class Publisher:
             store: the data store.
             identity: identity of the data.
             numerics: gives the numerics record for a forward batch.
-            committed: called, by one thread at a time, with the number of each committed part.
+            committed: called, by one thread at a time, with the record of each committed part.
             size: parts that may wait.
 
         """
@@ -128,6 +128,11 @@ class Publisher:
         """Queue a part; waits while the queue is full. Raises what publishing an earlier part has raised."""
         self._put((self._given, captured))
         self._given += 1
+
+    @property
+    def waiting(self) -> int:
+        """Parts that wait for a thread."""
+        return self._waiting.qsize()
 
     def finish(self) -> None:
         """Wait until all parts are committed. Raises what publishing has raised."""
@@ -180,6 +185,6 @@ class Publisher:
             if self._done != number:  # a part before it failed
                 return
             commit(self._store, finished.record)
-            self._committed(captured.part.index)
+            self._committed(finished.record)
             self._done += 1
             self._turn.notify_all()

@@ -14,12 +14,11 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kubesae.collect.identity import identity_of
 from kubesae.collect.machine import load_engine, numerics, set_threads
 from kubesae.collect.suspects import Ledger, Suspect, find_suspects, set_aside
 from kubesae.corpus import read_shard_tokens, require_manifest
 from kubesae.errors import DamagedError, KubesaeError, MissingError, UserError
-from kubesae.experiment import sha256_hex
+from kubesae.experiment import DataIdentity, sha256_hex
 from kubesae.ledger import Damage, Plan, keys, require_identity
 from kubesae.shards import Moments, blocks_of, codec, read_block
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from kubesae.collect.capture import Engine
     from kubesae.collect.publish import FinishedPart
     from kubesae.corpus import ShardTokens
-    from kubesae.experiment import DataIdentity, Experiment
+    from kubesae.experiment import Experiment
     from kubesae.ledger import Finding, Numerics
     from kubesae.store import Store
 
@@ -108,7 +107,7 @@ def repair(
 
     """
     identity = require_identity(store)
-    asked = identity_of(experiment, identity.tokens_manifest, identity.model_revision, identity.d_model)
+    asked = DataIdentity.of(experiment, identity.tokens_manifest, identity.model_revision, identity.d_model)
     asked.check_same(identity, store.url)
     moments = [(suspect, _moments_again(store, identity, suspect)) for suspect in work.moments]
     parts = [*work.parts, *(suspect for suspect, made in moments if made is None)]
@@ -172,7 +171,7 @@ class _Collector:
         from kubesae.model import resolve_model  # noqa: PLC0415 - imports torch
 
         source = resolve_model(experiment)
-        identity_of(experiment, identity.tokens_manifest, source.revision, source.d_model).check_same(
+        DataIdentity.of(experiment, identity.tokens_manifest, source.revision, source.d_model).check_same(
             identity, store.url
         )
         self._store = store

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kubesae.collect.events import Events
     from kubesae.corpus import TokensManifest
     from kubesae.experiment import Experiment
+    from kubesae.ledger import Record
     from kubesae.store import Store
 
 
@@ -133,14 +134,20 @@ class _Worker:
             self._store,
             self._identity,
             lambda batch: numerics(engine, batch, self._threads),
-            lambda part: self._events.committed(shard, self._plan.rows_before(shard, part + 1)),
+            self._committed,
             self._experiment.collect.queue,
         )
         try:
             for index in missing:
                 publisher.publish(capturer.capture(self._plan.part(shard, index)))
+                self._events.waiting(publisher.waiting)
                 self._forward_batch = capturer.forward_batch  # what fitted once is where the next shard begins
             publisher.finish()
         except BaseException:
             publisher.stop()
             raise
+        self._events.waiting(0)
+
+    def _committed(self, record: Record) -> None:
+        self._events.stored(record)
+        self._events.committed(record.shard, self._plan.rows_before(record.shard, record.part + 1))

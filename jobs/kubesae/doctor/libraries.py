@@ -66,13 +66,19 @@ def torch_works() -> Iterator[Check]:
         )
 
 
-def accelerators() -> Iterator[Check]:
-    """Check which GPUs torch sees."""
+def accelerators(needed: int | None = None) -> Iterator[Check]:
+    """Check which GPUs torch sees, and that there are as many as `needed`."""
     torch = _torch()
     if torch is None:
         return
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if not count and torch.version.cuda:
+    if needed is not None and count != needed:
+        yield failed(
+            "Accelerators",
+            f"torch sees {count} GPUs, and there have to be {needed}",
+            "Look at nvidia-smi, CUDA_VISIBLE_DEVICES, the Pod's limits, and whether this torch is built for CUDA.",
+        )
+    elif not count and torch.version.cuda:
         yield warning(
             "Accelerators",
             f"none, though this torch is built for CUDA {torch.version.cuda}: models run on the CPU",

@@ -20,26 +20,29 @@ if TYPE_CHECKING:
     from kubesae.experiment import Experiment
 
 
-def examine(experiment: Experiment | None = None, data: str | None = None) -> Iterator[Check]:
+def examine(experiment: Experiment | None = None, data: str | None = None, gpus: int | None = None) -> Iterator[Check]:
     """Yield what each check found, as it comes.
 
     Args:
         experiment: what is to be run here, if anything.
         data: a store to look at, where there is no experiment.
+        gpus: how many GPUs there have to be.
 
     """
-    for name, check in _checks(experiment, data):
+    for name, check in _checks(experiment, data, gpus):
         yield from guarded(name, check)
 
 
-def _checks(experiment: Experiment | None, data: str | None) -> Iterator[tuple[str, Callable[[], Iterable[Check]]]]:
+def _checks(
+    experiment: Experiment | None, data: str | None, gpus: int | None
+) -> Iterator[tuple[str, Callable[[], Iterable[Check]]]]:
     yield "Python", machine.python
     yield "CPUs", machine.cpus
     yield "Memory", machine.memory
     yield "Folders", machine.folders
     yield "Extras", lambda: libraries.extras(needed=experiment is not None)
     yield "torch", libraries.torch_works
-    yield "Accelerators", libraries.accelerators
+    yield "Accelerators", lambda: libraries.accelerators(gpus)
     url = data if experiment is None else experiment.data
     if url is not None:
         yield "Store", lambda: store_checks("Store", url)

@@ -19,6 +19,8 @@ from kubesae.experiment.spec import Section
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kubesae.experiment.spec import Experiment
+
 
 def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """Return a line for each field in which what is stored differs from what is asked for here."""
@@ -42,6 +44,25 @@ class DataIdentity(Section):
     context: int = Field(description="tokens of a context")
     contexts_per_part: int = Field(description="contexts of a part")
     contexts_per_block: int = Field(description="contexts of a block")
+
+    @classmethod
+    def of(cls, experiment: Experiment, tokens_manifest: str, model_revision: str, d_model: int) -> DataIdentity:
+        """Return the data identity of an experiment over the tokens whose manifest has this SHA-256."""
+        return cls(
+            tokens_manifest=tokens_manifest,
+            model=public_name(experiment.model),
+            model_revision=model_revision,
+            model_dtype=experiment.model_dtype,
+            attention_across_documents=experiment.attention_across_documents,
+            layers=experiment.layers,
+            d_model=d_model,
+            storage=experiment.storage,
+            tokens=experiment.tokens,
+            num_shards=experiment.num_shards,
+            context=experiment.context,
+            contexts_per_part=experiment.contexts_per_part,
+            contexts_per_block=experiment.contexts_per_block,
+        )
 
     def to_json(self) -> bytes:
         """Return the bytes of `activations/identity.json`."""

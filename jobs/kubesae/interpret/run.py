@@ -9,7 +9,6 @@ Legend: N rows of a slice, D d_model.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,11 +21,12 @@ from kubesae.interpret.contexts import examples_table
 from kubesae.interpret.statistics import Statistics
 from kubesae.interpret.stored import Source, Stored, read_stored, write_stored
 from kubesae.ledger import Plan, require_identity
+from kubesae.parallel import in_order
 from kubesae.sae.named import NamedSae, open_named
 from kubesae.shards import BlockRef, codec, read_block, read_index
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     import pyarrow as pa
 
@@ -139,7 +139,7 @@ def scan(
     sae = sae.to(device)
     statistics = Statistics.zero(1 if feature is not None else sae.config.d_sae, top_k)
     total, done = sum(ref.rows for ref in refs), 0
-    for block in _read_ahead(data, refs):
+    for block in in_order(lambda ref: read_block(data, ref), refs, 1, ahead=1):  # each while one is worked on
         for start in range(0, len(block.flags), SLICE):
             _add_slice(statistics, block, slice(start, start + SLICE), sae, feature, device)
         done += len(block.flags)
@@ -161,14 +161,3 @@ def _add_slice(
     statistics.add(
         block.row + rows.start + kept_N[row_N], feature_N, value_N, rows=len(kept_N), flagged=len(flags) - len(kept_N)
     )
-
-
-def _read_ahead(data: Store, refs: Sequence[BlockRef]) -> Iterator[BlockData]:
-    """Read blocks in order, each while the one before it is worked on."""
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(read_block, data, refs[0])
-        for ref in refs[1:]:
-            block = coming.result()
-            coming = reader.submit(read_block, data, ref)
-            yield block
-        yield coming.result()

@@ -94,7 +94,7 @@ def write_stored(output: Store, source: Source, statistics: Statistics, examples
     )
     for name, data in files.items():
         output.put(keys.interpretation(source.sae, f"{name}.parquet"), data)
-    output.put(keys.interpretation(source.sae, "interpret.json"), info.to_json())
+    output.put(keys.interpretation(source.sae, keys.INTERPRETED), info.to_json())
     return Stored(info, table, examples)
 
 
@@ -104,7 +104,7 @@ def read_stored(output: Store, source: Source) -> Stored | None:
     One whose files do not have the digests that its `interpret.json` names was being replaced when its writer died: it
     counts as not there.
     """
-    key = keys.interpretation(source.sae, "interpret.json")
+    key = keys.interpretation(source.sae, keys.INTERPRETED)
     where = output.url_of(key)
     try:
         info = validate(Interpretation, parse_json_object(output.read(key), where), where)

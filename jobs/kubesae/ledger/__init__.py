@@ -3,6 +3,18 @@
 from kubesae.ledger import keys
 from kubesae.ledger.damage import LOST_BYTES, Damage, Finding
 from kubesae.ledger.orphans import orphans
+from kubesae.ledger.pace import Collection, Commits, ShardState, shard_states
+from kubesae.ledger.phases import (
+    PHASES,
+    Phase,
+    is_collected,
+    is_interpreted,
+    is_prepared,
+    is_trained,
+    phase_complete,
+    sae_name,
+    sae_names,
+)
 from kubesae.ledger.plan import Block, Part, Plan, chunk_edges, chunks_done, share_of
 from kubesae.ledger.progress import (
     ShardProgress,
@@ -21,35 +33,52 @@ from kubesae.ledger.reports import (
     Scope,
     VerifyReport,
     gate_is_open,
+    opens,
     planned_records,
     read_report,
     scope_records,
 )
 from kubesae.ledger.runs import read_run, write_run
+from kubesae.ledger.training import TrainPoint, checkpoint_steps, last_point, read_best
 
 __all__ = [
     "LOST_BYTES",
+    "PHASES",
     "Block",
+    "Collection",
+    "Commits",
     "Damage",
     "Finding",
     "LayerRecord",
     "Mode",
     "Numerics",
     "Part",
+    "Phase",
     "Plan",
     "Record",
     "Scope",
     "ShardProgress",
+    "ShardState",
+    "TrainPoint",
     "VerifyReport",
+    "checkpoint_steps",
     "chunk_edges",
     "chunks_done",
     "committed_parts",
     "contiguous",
     "gate_is_open",
+    "is_collected",
+    "is_interpreted",
+    "is_prepared",
+    "is_trained",
     "keys",
+    "last_point",
+    "opens",
     "orphans",
     "parse_record",
+    "phase_complete",
     "planned_records",
+    "read_best",
     "read_identity",
     "read_record",
     "read_report",
@@ -57,8 +86,11 @@ __all__ = [
     "record_list",
     "record_list_hash",
     "require_identity",
+    "sae_name",
+    "sae_names",
     "scope_records",
     "shard_progress",
+    "shard_states",
     "share_of",
     "write_run",
 ]

@@ -15,6 +15,9 @@ LEDGER = "activations/ledger/"
 
 QUARANTINE = "activations/quarantine/"
 
+CHECKPOINT_STATE = "trainer.json"
+INTERPRETED = "interpret.json"
+
 _RECORD = re.compile(r"activations/ledger/shard-(\d{4,})/part-(\d{6,})\.json", re.ASCII)
 _CONTENT = re.compile(
     r"activations/(?:moments/)?layer-\d{3,}/shard-(\d{4,})/part-(\d{6,})\.[0-9a-f]{12}\.(?:tar|npz)", re.ASCII
@@ -119,9 +122,24 @@ def sae_config(name: str) -> str:
     return f"sae/{name}/config.json"
 
 
+def checkpoints(name: str) -> str:
+    """Folder of an SAE's checkpoints."""
+    return f"sae/{name}/checkpoints/"
+
+
 def checkpoint_folder(name: str, step: int) -> str:
-    """Folder of one checkpoint of an SAE."""
-    return f"sae/{name}/checkpoints/step-{step:08d}/"
+    """Folder of one checkpoint of an SAE; without `CHECKPOINT_STATE`, written last, it is none."""
+    return f"{checkpoints(name)}step-{step:08d}/"
+
+
+def starts(who: str) -> str:
+    """Folder of the starts of one replica of a training that made no progress yet."""
+    return f"starts/{who}/"
+
+
+def start(who: str, where: str, number: int) -> str:
+    """The start with this number from the checkpoints that `where` names; an empty object."""
+    return f"{starts(who)}{where}-{number}"
 
 
 def best(name: str) -> str:
@@ -145,5 +163,5 @@ def evaluation(name: str) -> str:
 
 
 def interpretation(name: str, file: str) -> str:
-    """One file of the interpretation of an SAE; `interpret.json` is written last."""
+    """One file of the interpretation of an SAE; `INTERPRETED` is written last."""
     return f"interpret/{name}/{file}"

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from kubesae.errors import ConfigError
 from kubesae.experiment import canonical_json, sha256_hex
-from kubesae.hub import loading
+from kubesae.hub import MODEL_FILES, loading
 
 if TYPE_CHECKING:
     from kubesae.experiment import Experiment
-
-_HASHED = (".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken", ".py")
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def resolve_model(experiment: Experiment, *, hashed: bool = True) -> ModelSource
 
 
 def _hash_folder(folder: Path) -> str:
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in _HASHED)
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in MODEL_FILES)
     entries = []
     for path in files:
         with path.open("rb") as file:

@@ -10,9 +10,9 @@ from kubesae.units import duration, size
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from kubesae.ledger import Collection, ShardState
     from kubesae.monitor.observe import Snapshot
     from kubesae.monitor.phases import ReportState, SaeState
-    from kubesae.monitor.shards import Collection, ShardState
 
 
 @dataclass(frozen=True, slots=True)

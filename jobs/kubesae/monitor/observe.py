@@ -15,9 +15,8 @@ from pydantic import AwareDatetime, Field
 
 from kubesae.corpus import read_manifest
 from kubesae.experiment import Section
-from kubesae.ledger import Plan, keys, read_identity
+from kubesae.ledger import Collection, Commits, Plan, keys, read_identity, shard_states
 from kubesae.monitor.phases import ReportState, SaeState, report_states, sae_states
-from kubesae.monitor.shards import Collection, shard_states
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -85,13 +84,13 @@ def observe_collection(
 def _collection(
     objects: Mapping[str, ObjectInfo], plan: Plan, shards: Sequence[int], chunk: int, now: datetime
 ) -> Collection:
-    commits: dict[int, dict[int, datetime]] = {}
+    commits: dict[int, Commits] = {}
     sizes: dict[int, int] = {}
     for key, info in objects.items():
         if (place := keys.parse_record(key)) is not None:
             shard, part = place
             if shard < plan.num_shards and part < plan.parts(shard):
-                commits.setdefault(shard, {})[part] = info.modified
+                commits.setdefault(shard, Commits()).add(part, info.modified)
         elif (place := keys.parse_content(key)) is not None:
             sizes[place[0]] = sizes.get(place[0], 0) + info.size
     return Collection.of(shard_states(plan, shards, commits, sizes, chunk, now))

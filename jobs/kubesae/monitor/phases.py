@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Literal, get_args
 
 from pydantic import Field
 
-from kubesae.errors import MissingError
-from kubesae.experiment import Section, parse_json_object
-from kubesae.ledger import Mode, Scope, keys, planned_records, read_report, record_list_hash
+from kubesae.experiment import Section
+from kubesae.ledger import (
+    Mode,
+    Scope,
+    checkpoint_steps,
+    keys,
+    planned_records,
+    read_best,
+    read_report,
+    record_list_hash,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -17,8 +24,6 @@ if TYPE_CHECKING:
     from kubesae.experiment import DataIdentity
     from kubesae.ledger import Plan
     from kubesae.store import Store
-
-_CHECKPOINT = re.compile(r"sae/([^/]+)/checkpoints/step-(\d{8,})/metadata\.json", re.ASCII)
 
 
 class ReportState(Section):
@@ -73,25 +78,16 @@ def sae_states(output: Store) -> Iterator[SaeState]:
     """The SAEs that there are, by name."""
     objects = output.list("sae/")
     interpreted = output.list("interpret/")
-    last: dict[str, int] = {}
-    for name, step in (match.groups() for match in map(_CHECKPOINT.fullmatch, objects) if match):
-        last[name] = max(last.get(name, 0), int(step))
     for name in sorted({key.split("/")[1] for key in objects}):
-        best = _best(output, name) if keys.best(name) in objects else {}
+        steps = checkpoint_steps(key for key in objects if key.startswith(keys.sae_folder(name)))
+        best = read_best(output, name) if keys.best(name) in objects else None
         yield SaeState(
             name=name,
-            checkpoint=last.get(name),
-            best=best.get("step"),
-            epoch=best.get("epoch"),
-            fvu=best.get("fvu"),
-            l0=best.get("l0"),
+            checkpoint=steps[-1] if steps else None,
+            best=best.step if best else None,
+            epoch=best.epoch if best else None,
+            fvu=best.fvu if best else None,
+            l0=best.l0 if best else None,
             evaluated=keys.evaluation(name) in objects,
-            interpreted=keys.interpretation(name, "interpret.json") in interpreted,
+            interpreted=keys.interpretation(name, keys.INTERPRETED) in interpreted,
         )
-
-
-def _best(output: Store, name: str) -> dict[str, int]:
-    try:
-        return parse_json_object(output.read(keys.best(name)), output.url_of(keys.best(name)))
-    except MissingError:  # removed since it was listed
-        return {}

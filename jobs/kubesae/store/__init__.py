@@ -8,6 +8,8 @@ with the first `s3://` store that is opened.
 """
 
 from kubesae.store.opening import open_store
+from kubesae.store.s3_settings import S3Settings
 from kubesae.store.store import Buffer, ObjectInfo, OpenUpload, Store
+from kubesae.store.tally import TALLY
 
-__all__ = ["Buffer", "ObjectInfo", "OpenUpload", "Store", "open_store"]
+__all__ = ["TALLY", "Buffer", "ObjectInfo", "OpenUpload", "S3Settings", "Store", "open_store"]

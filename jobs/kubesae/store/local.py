@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from kubesae.errors import DamagedError, MissingError
 from kubesae.store.disk import TEMPORARY, disk_errors, link_new, new_file, replace
-from kubesae.store.store import Buffer, ObjectInfo, OpenUpload, Store, check_key, check_range, is_key
+from kubesae.store.store import Buffer, ObjectInfo, OpenUpload, Store, check_key, check_limit, check_range, is_key
 
 if TYPE_CHECKING:
     import builtins  # LocalStore.list hides the type
@@ -58,14 +58,15 @@ class LocalStore(Store):
         with self._open(key) as file:
             return os.fstat(file.fileno()).st_size
 
-    def list(self, prefix: str = "", *, after: str | None = None) -> dict[str, ObjectInfo]:
+    def list(self, prefix: str = "", *, after: str | None = None, limit: int | None = None) -> dict[str, ObjectInfo]:
         """See `Store.list`."""
         folder, slash, name = prefix.rpartition("/")
         if slash and not is_key(folder):
             return {}
         with disk_errors(self.url):
             found = dict(_files(self._root / folder, f"{folder}/" if folder else "", name))
-        return {key: found[key] for key in sorted(found) if after is None or key > after}
+        there = [key for key in sorted(found) if after is None or key > after]
+        return {key: found[key] for key in there[: check_limit(limit)]}
 
     def put(self, key: str, data: Buffer, *, sha256: str | None = None) -> None:  # noqa: ARG002 - no server to check it
         """See `Store.put`."""

@@ -15,6 +15,7 @@ from kubesae.store.store import check_key
 
 if TYPE_CHECKING:
     from kubesae.store.s3_connection import S3Connection
+    from kubesae.store.s3_settings import S3Settings
     from kubesae.store.store import Store
 
 DEADLINE = 600.0
@@ -24,7 +25,7 @@ _SLASH_MISSING = re.compile(r"^(s3|gs|file|https?):")
 _BUCKET = re.compile(r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
 
 
-def open_store(url: str, *, deadline: float = DEADLINE) -> Store:
+def open_store(url: str, *, deadline: float = DEADLINE, settings: S3Settings | None = None) -> Store:
     """Open the store at `url`. Nothing is read or written yet: `Store.probe` tells whether it can be used.
 
     An S3 store takes endpoint, region, CA bundle and credentials from the environment and the AWS configuration files,
@@ -36,6 +37,7 @@ def open_store(url: str, *, deadline: float = DEADLINE) -> Store:
         url: a folder, `file:///folder`, or `s3://bucket/prefix`.
         deadline: seconds that one call on an S3 store may take in all, retries included. Local calls are not cut off:
             a system call that hangs on a network file system cannot be.
+        settings: of an S3 store, in place of what the environment says.
 
     Raises:
         ConfigError: no store can be at that URL.
@@ -55,17 +57,20 @@ def open_store(url: str, *, deadline: float = DEADLINE) -> Store:
         # Here and not above: the S3 client takes 300 ms to import, and `kubesae --help` answers faster than that.
         from kubesae.store.s3 import S3Store  # noqa: PLC0415
 
-        settings = frozenset(item for item in os.environ.items() if item[0].startswith("AWS_"))
-        return S3Store(_connection(settings), bucket, prefix, deadline)
+        environment = frozenset(item for item in os.environ.items() if item[0].startswith("AWS_"))
+        return S3Store(_connection(settings, environment), bucket, prefix, deadline)
     raise ConfigError(f"{url!r}: no store has the scheme {scheme[1]!r}. Give a folder or s3://bucket/prefix.")
 
 
 @lru_cache(maxsize=8)
-def _connection(settings: frozenset[tuple[str, str]]) -> S3Connection:  # noqa: ARG001 - the key; the client reads them
+def _connection(
+    settings: S3Settings | None,
+    environment: frozenset[tuple[str, str]],  # noqa: ARG001 - a part of the key; the client reads it
+) -> S3Connection:
     """Return the connection that all stores of this process share as long as the settings are the same."""
     from kubesae.store.s3_connection import S3Connection  # noqa: PLC0415
 
-    return S3Connection()
+    return S3Connection(settings)
 
 
 def _path_of(url: str) -> Path:

@@ -18,7 +18,7 @@ from kubesae.store.disk import disk_errors, new_file, replace
 from kubesae.store.s3_failures import Kind, S3Failure
 from kubesae.store.s3_transfer import ONE_REQUEST_BYTES, byte_range, download, fetch, fetch_into, list_objects, upload
 from kubesae.store.s3_uploads import list_uploads
-from kubesae.store.store import Buffer, ObjectInfo, OpenUpload, Store, check_key, check_range, is_key
+from kubesae.store.store import Buffer, ObjectInfo, OpenUpload, Store, check_key, check_limit, check_range, is_key
 
 if TYPE_CHECKING:
     import builtins  # S3Store.list hides the type
@@ -84,11 +84,13 @@ class S3Store(Store):
         """See `Store.size`."""
         return int(self._entry(key)["Size"])
 
-    def list(self, prefix: str = "", *, after: str | None = None) -> dict[str, ObjectInfo]:
+    def list(self, prefix: str = "", *, after: str | None = None, limit: int | None = None) -> dict[str, ObjectInfo]:
         """See `Store.list`."""
         above = f"{self._prefix}/" if self._prefix else ""
-        start = None if after is None else above + after
-        entries = self._run(None, lambda call: list_objects(call, self._bucket, above + prefix, after=start))
+        start, most = None if after is None else above + after, check_limit(limit)
+        entries = self._run(
+            None, lambda call: list_objects(call, self._bucket, above + prefix, after=start, limit=most)
+        )
         found = {entry["Key"].removeprefix(above): entry for entry in entries}
         return {
             key: ObjectInfo(int(found[key]["Size"]), found[key]["LastModified"].astimezone(UTC))

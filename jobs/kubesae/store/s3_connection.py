@@ -22,7 +22,9 @@ from fsspec.asyn import get_loop
 
 from kubesae.errors import Interrupted, StoreError
 from kubesae.store.s3_failures import Kind, S3Failure, failure_of
+from kubesae.store.s3_settings import S3Settings
 from kubesae.store.s3_wire import ElsewhereError, Wire, open_wire
+from kubesae.store.tally import TALLY
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -42,8 +44,9 @@ REFRESH_INTERVAL = 5.0
 class S3Connection:
     """A client made on first use, one for each process: fsspec's clients do not survive a fork."""
 
-    def __init__(self) -> None:
-        """Connect to nothing yet."""
+    def __init__(self, settings: S3Settings | None = None) -> None:
+        """Connect to nothing yet. `settings` None: those of this process, as they are on first use."""
+        self._settings = settings
         self._clients: dict[int, s3fs.S3FileSystem] = {}
         self._wires: dict[tuple[int, str], Wire | None] = {}
         self._refreshed = 0.0
@@ -89,7 +92,7 @@ class S3Connection:
         try:
             wire = self._wires[place]
         except KeyError:
-            wire = self._wires[place] = _new_wire(bucket)
+            wire = self._wires[place] = _new_wire(bucket, self._given())
         if wire is None:
             raise ElsewhereError
         return wire
@@ -125,32 +128,34 @@ class S3Connection:
     def _client(self) -> s3fs.S3FileSystem:
         process = os.getpid()
         if process not in self._clients:
-            self._clients[process] = _new_client()
+            self._clients[process] = _new_client(self._given())
         return self._clients[process]
 
+    def _given(self) -> S3Settings:
+        settings = self._settings or S3Settings.of_process()
+        if settings.ca_bundle and not Path(settings.ca_bundle).is_file():
+            raise S3Failure(Kind.SETTINGS, f"AWS_CA_BUNDLE={settings.ca_bundle} names no file")
+        return settings
 
-def _check_settings() -> None:
-    bundle = os.environ.get("AWS_CA_BUNDLE")
-    if bundle and not Path(bundle).is_file():
-        raise S3Failure(Kind.SETTINGS, f"AWS_CA_BUNDLE={bundle} names no file")
 
-
-def _new_wire(bucket: str) -> Wire | None:
-    _check_settings()
+def _new_wire(bucket: str, settings: S3Settings) -> Wire | None:
     try:
-        return open_wire(bucket)
+        return open_wire(bucket, settings)
     except ValueError as error:  # an endpoint that is no URL, for one
         raise S3Failure(Kind.SETTINGS, str(error)) from error
 
 
-def _new_client() -> s3fs.S3FileSystem:
-    _check_settings()
-    region = os.environ.get("AWS_REGION")  # botocore reads AWS_DEFAULT_REGION only, all other AWS clients this one
+def _new_client(settings: S3Settings) -> s3fs.S3FileSystem:
     client = s3fs.S3FileSystem(
+        key=settings.key or None,
+        secret=settings.secret or None,
+        token=settings.token or None,
         skip_instance_cache=True,
         use_listings_cache=False,
-        client_kwargs={"region_name": region} if region else {},
+        session_vars=settings.session_variables(),
+        client_kwargs=settings.client_arguments(),
         config_kwargs={
+            **settings.config_arguments(),
             "connect_timeout": CONNECT_TIMEOUT,
             "read_timeout": READ_TIMEOUT,
             "max_pool_connections": MAX_CONNECTIONS,
@@ -251,10 +256,12 @@ class S3Call:
     def _wait(self, pause: float) -> float:
         """Return about `pause` seconds, and say why they are waited."""
         wait = random.uniform(pause / 2, pause)  # noqa: S311 - spreads retries, hides nothing
+        TALLY.retries[self._last.kind.name.lower() if self._last else "timeout"] += 1
         log.warning("%s: %s; trying again in %.1f s", self._url, self._last, wait)
         return wait
 
     def _too_late(self) -> StoreError | Interrupted:
+        TALLY.given_up += 1
         what = self._last.text if self._last else "no answer"
         if self._last and self._last.kind is Kind.CREDENTIALS:
             return Interrupted(

@@ -106,7 +106,7 @@ class S3Failure(Exception):  # noqa: N818 - what it is depends on its kind; it n
         advice = _ADVICE.get(self.kind)
         if advice is None:
             return StoreError(f"{url}: the store failed ({self.text}). Look at the store's own log, then start again.")
-        return AccessError(f"{url}: {_WHAT[self.kind]} ({self.text}). {advice}")
+        return AccessError(f"{url}: {_WHAT[self.kind]} ({self.text}). {advice}", self.kind.name)
 
 
 def failure_of(error: Exception) -> S3Failure | None:

@@ -12,7 +12,6 @@ that sends us to another place raises ElsewhereError.
 from __future__ import annotations
 
 import hashlib
-import os
 import ssl
 import time
 from collections import deque
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from http.client import HTTPResponse
 
+    from kubesae.store.s3_settings import S3Settings
+
 EXPECT_BYTES = 1 << 20
 MAX_IDLE = 16
 PARTIAL_CONTENT = 206
@@ -48,25 +49,26 @@ class ElsewhereError(Exception):
     """The bucket lies in another region or behind a redirect, where only the general client follows."""
 
 
-def open_wire(bucket: str) -> Wire | None:
-    """Return the wire of a bucket, with the AWS settings as they are now; None: a proxy stands before it.
+def open_wire(bucket: str, settings: S3Settings) -> Wire | None:
+    """Return the wire of a bucket; None: a proxy stands before it.
 
     Raises:
         BotoCoreError, ValueError: the settings make no client.
 
     """
-    session = botocore.session.Session()
+    session = botocore.session.Session(settings.session_variables())
+    if settings.key:
+        session.set_credentials(settings.key, settings.secret, settings.token or None)
     # The newer signature also tells the bucket's address as the general client uses it, by host or by path.
-    client = session.create_client(
-        "s3", region_name=os.environ.get("AWS_REGION"), config=Config(signature_version="s3v4")
-    )
+    config = Config(signature_version="s3v4", **settings.config_arguments())
+    client = session.create_client("s3", config=config, **settings.client_arguments())
     url = urlsplit(client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"}))
     base = f"{url.scheme}://{url.netloc}{url.path.removesuffix('/k')}"
     region = client.meta.region_name
     client.close()
     if get_environ_proxies(base).get(url.scheme):
         return None
-    authorities = get_cert_path(session.get_config_variable("ca_bundle") or True)
+    authorities = get_cert_path(settings.ca_bundle or session.get_config_variable("ca_bundle") or True)
     context = ssl.create_default_context(cafile=authorities) if url.scheme == "https" else None
     return Wire(session.get_credentials(), base, region, context)
 

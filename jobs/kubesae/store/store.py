@@ -24,6 +24,9 @@ Buffer = bytes | bytearray | memoryview
 MAX_KEY_BYTES = 900
 MAX_NAME_BYTES = 200
 
+MAX_PAGE = 1000
+"""objects that a server lists in one answer"""
+
 PROBE_PREFIX = "kubesae-probe-"
 
 
@@ -107,12 +110,14 @@ class Store(ABC):
         return True
 
     @abstractmethod
-    def list(self, prefix: str = "", *, after: str | None = None) -> dict[str, ObjectInfo]:
+    def list(self, prefix: str = "", *, after: str | None = None, limit: int | None = None) -> dict[str, ObjectInfo]:
         """Return all objects whose key begins with `prefix`, sorted by key; none is no error.
 
         Args:
             prefix: any beginning of a key; it need not end at a slash.
             after: only keys greater than this one.
+            limit: only the first so many, at most `MAX_PAGE`: one request to a server, however many there are. Fewer
+                come where there are no more, or where some are no keys.
 
         """
 
@@ -217,6 +222,13 @@ def check_key(key: str) -> str:
             f"begins with a dot, of at most {MAX_NAME_BYTES} bytes each and {MAX_KEY_BYTES} together."
         )
     return key
+
+
+def check_limit(limit: int | None) -> int | None:
+    """Return `limit`; raises ValueError where it is more than a server lists at a time, or nothing."""
+    if limit is not None and not 0 < limit <= MAX_PAGE:
+        raise ValueError(f"not a number of objects from 1 to {MAX_PAGE}: {limit}")
+    return limit
 
 
 def check_range(start: int | None, stop: int | None) -> tuple[int, int | None]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kubesae.train.learner import Learner
 
 FORMAT = 1
-STATE = "trainer.json"
+STATE = keys.CHECKPOINT_STATE
 TENSORS = "trainer.safetensors"
 _KEPT = 2
 _FOLDER = re.compile(r"/step-(\d{8})/")

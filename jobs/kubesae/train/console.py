@@ -11,17 +11,30 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from kubesae.train.metrics import Line
+
 # Seconds between two lines of progress in a log.
 _INTERVAL = 15.0
 
 
 class Console:
-    """Where one rank's lines go; `say` takes a line, `bars` says that there is a terminal to draw on."""
+    """Where one rank's lines go; `say` takes a line, `bars` says that there is a terminal to draw on.
 
-    def __init__(self, say: Callable[[str], None], *, bars: bool = False) -> None:
+    `measured` takes the SAE's name and every line of its metrics as it is logged (see `metrics`).
+    """
+
+    def __init__(
+        self, say: Callable[[str], None], *, bars: bool = False, measured: Callable[[str, Line], None] | None = None
+    ) -> None:
         """Print through `say`."""
         self.line = say
+        self._measured = measured
         self._bars = bars
+
+    def measured(self, name: str, line: Line) -> None:
+        """Take in a line of an SAE's metrics."""
+        if self._measured:
+            self._measured(name, line)
 
     @contextmanager
     def progress(self, label: str, total: int, done: int = 0) -> Iterator[Callable[[int, str], None]]:

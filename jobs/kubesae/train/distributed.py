@@ -13,27 +13,32 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.distributed as dist
+
+from kubesae.errors import KubesaeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from torch import Tensor
 
-# A rank may wait this long for another that is reading, validating or writing a checkpoint.
+# A rank may wait this long for the others to begin. Under elastic torchrun some may belong to a group that is no more.
+_JOINING = timedelta(minutes=3)
+# And this long for another that is reading, validating or writing a checkpoint.
 _TIMEOUT = timedelta(minutes=30)
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process's place among `world` ranks, and the device it computes on."""
+    """This process's place among `world` ranks, the device it computes on, and the group that the ranks are."""
 
     rank: int
     world: int
     device: torch.device
+    group: dist.ProcessGroup | None = None
 
     @property
     def first(self) -> bool:
@@ -52,13 +57,13 @@ class Ranks:
         """Overwrite tensors with those of rank 0."""
         if self.world > 1:
             for tensor in tensors:
-                dist.broadcast(tensor, 0)
+                dist.broadcast(tensor, 0, self.group)
 
     def _reduce(self, tensor: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
         if self.world == 1:
             return tensor
         total = tensor.to(self.device, copy=True)
-        dist.all_reduce(total, operation)
+        dist.all_reduce(total, operation, self.group)
         return total.to(tensor.device)
 
 
@@ -69,15 +74,25 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
     Args:
         device: "auto" (CUDA where there is one, else the CPU) or a torch device.
 
+    Raises:
+        KubesaeError: the other ranks do not come.
+
     """
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     place = _device(device)
     if world == 1:
         yield Ranks(0, 1, place)
         return
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=_TIMEOUT)
     try:
-        yield Ranks(rank, world, place)
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=_JOINING)
+        group = dist.new_group(timeout=_TIMEOUT)
+    except RuntimeError as error:
+        raise KubesaeError(
+            f"The {world} ranks of this training have not met within {_JOINING} ({str(error).splitlines()[0]}). Start "
+            "again: it goes on from the last checkpoint. Where that does not help, see that the Pods reach each other."
+        ) from error
+    try:
+        yield Ranks(rank, world, place, cast("dist.ProcessGroup", group))
     finally:
         dist.destroy_process_group()
 

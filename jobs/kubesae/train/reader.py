@@ -106,8 +106,8 @@ class BlockSource:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the reading threads; reads that have not begun are dropped."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """End the reading threads; reads that have not begun are dropped, and after an error none is waited for."""
+        self._pool.shutdown(wait=kind is None, cancel_futures=True)
 
     def start(self, refs: Sequence[BlockRef], buffer: npt.NDArray[np.uint8]) -> list[Future[BlockData]]:
         """Begin to read `refs` one after the other into `buffer`, of at least `bytes_of(refs)`."""
@@ -208,10 +208,11 @@ class Reader:
                 for j in range(max(0, position - window.first), window.batches):
                     x_BD = self._source.gather(list(zip(blocks, hands[j], strict=True)), self._batch)
                     yield Batch(x_BD, totals[j], window.first + j + 1)
-        finally:  # the next epoch reads into the same buffers
+        except GeneratorExit:  # who goes on with another epoch reads into the same buffers
             for reading in ahead:
                 reading.cancel()
             wait(ahead)
+            raise
 
     def _make_room(self, size: int) -> None:
         """Have two buffers of at least `size` bytes, and one for a batch; they are kept for the epochs that follow."""

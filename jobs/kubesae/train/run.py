@@ -95,7 +95,8 @@ def run_training(
         KubesaeError: memory ran out.
 
     """
-    with join_ranks(device) as ranks, noticing_signals() as stop, torch.no_grad():
+    limits = limits or Limits()
+    with join_ranks(device) as ranks, noticing_signals(limits.grace) as stop, torch.no_grad():
         console = console if ranks.first else Console(silent)
         identity = require_identity(data)
         target = resolve_target(settings, identity)
@@ -111,7 +112,7 @@ def run_training(
             memory_for(step, "Lower --batch-size, --shuffle-rows or --d-sae, or share them among ranks (torchrun)."),
         ):
             trainer = _assemble(output, settings, target, split, source, ranks, console, stop, about)
-            trainer.limits = limits or Limits()
+            trainer.limits = limits
             trainer.run()
         return _finish(output, settings, target, trainer, workers)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kubesae.errors import ConfigError
+from kubesae.ledger import sae_name
 from kubesae.sae import SaeConfig
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def resolve_target(settings: Settings, identity: DataIdentity) -> Target:
             raise ConfigError(
                 f"target_l0 is {settings.target_l0}, not less than the {d_sae} features of the SAE. Lower it."
             )
-    name = settings.name or f"layer-{layer:03d}-{settings.architecture}-{d_sae}"
+    name = sae_name(settings, identity.layers, identity.d_model)
     config = SaeConfig(
         architecture=settings.architecture, d_model=identity.d_model, d_sae=d_sae, k=settings.k if topk else None
     )

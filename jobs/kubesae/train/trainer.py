@@ -94,9 +94,13 @@ class Trainer:
                 pace.add(result, batch.total_rows)
                 if len(pace.results) >= every or batch.position == total:
                     line = {"step": self.learner.steps, "epoch": progress.epoch + 1, "rows": self.learner.rows}
-                    self.log.add({"kind": "step", **line, **pace.line()})
+                    self._measured({"kind": "step", **line, **pace.line()})
                 show(batch.position, f"loss {result.loss:.4f}, L0 {result.l0:.1f}, {pace.speed:,.0f} tokens/s")
                 self._between_steps()
+
+    def _measured(self, line: Line) -> None:
+        self.log.add(line)
+        self.console.measured(self.about["name"], line)
 
     def _between_steps(self) -> None:
         """Stop on a signal, and write the periodic checkpoint: all ranks at the same step."""
@@ -176,7 +180,7 @@ class Trainer:
             progress.best = metrics
         progress.latest = metrics
         progress.position, progress.rows, progress.loss_sum, progress.active_sum = 0, 0, 0.0, 0.0
-        self.log.add({"kind": "epoch", "l1_coeff": self.learner.l1_coeff, **metrics})
+        self._measured({"kind": "epoch", "l1_coeff": self.learner.l1_coeff, **metrics})
         self._save()
         self._say_epoch(metrics, best=best)
 

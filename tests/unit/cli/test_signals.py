@@ -13,6 +13,7 @@ import pytest
 from kubesae.errors import EXIT_INTERRUPTED
 from kubesae.store import open_store
 from small_experiment import write_small
+from small_sae import write_sae
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,13 +34,24 @@ main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("command", [("verify", "--mode", "full", "--workers", "2"), ("ledger", "--flags")])
+SAE = ("--layer", "4", "--d-sae", "24", "--batch-size", "64")
+COMMANDS = (
+    ("verify", "--mode", "full", "--workers", "2"),
+    ("ledger", "--flags"),
+    ("train", *SAE, "--grace", "1"),
+    ("interpret", "--sae-name", "small"),
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 def test_a_command_that_waits_for_the_store_ends_at_once(tmp_path: Path, command: tuple[str, ...]) -> None:
-    write_small(open_store(str(tmp_path)))
+    store = open_store(str(tmp_path))
+    write_small(store)
+    write_sae(store)
     arguments = [sys.executable, "-c", PROGRAM, *command, "--data", str(tmp_path)]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "reading\n"
+        assert "reading\n" in iter(process.stdout.readline, "")
         process.send_signal(signal.SIGTERM)
         began = time.monotonic()
         try:
@@ -47,5 +59,6 @@ def test_a_command_that_waits_for_the_store_ends_at_once(tmp_path: Path, command
         finally:
             process.kill()
     assert (process.returncode, errors.count("\n")) == (EXIT_INTERRUPTED, 1), errors
-    assert errors.startswith("kubesae: Stopped by SIGTERM: start again")
+    assert errors.startswith("kubesae: Stopped by SIGTERM")
+    assert "tart again to go on from" in errors
     assert time.monotonic() - began < SECONDS

@@ -166,6 +166,9 @@ def test_gpus_are_listed_in_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(libraries, "_torch", lambda: Torch)
     assert only(libraries.accelerators()).found == ", ".join(["GPU X (80.0 GB)"] * 4) + ": 2 pairs"
+    assert only(libraries.accelerators(4)).status == "ok"
+    missing = only(libraries.accelerators(8))
+    assert (missing.status, missing.found) == ("failed", "torch sees 4 GPUs, and there have to be 8")
     assert libraries.gpu_memory() == 320 * 10**9
 
 

@@ -48,6 +48,19 @@ def test_numbers_may_be_written_as_people_write_them(tmp_path: Path) -> None:
     assert experiment.sae[0].lr == 0.0003
 
 
+def test_helms_json_is_read_as_the_file_that_it_was_made_from(tmp_path: Path) -> None:
+    """Helm writes every number that passed through it as a floating-point one, and YAML's whole as JSON."""
+    text = (
+        '{"corpora":[{"name":"text","source":"some/dataset","weight":0.7}],"data":"s3://bucket/a","layers":[45],'
+        '"model":"/models/K2","name":"exp","pilot":{"chunk":5e+06,"tokens":1e+07},"sae":[{"k":64,"lr":3e-05,"name":"a"}],'
+        '"tokens":1e+09,"trust_remote_code":true}\n'
+    )
+    experiment = load(tmp_path, text)
+    assert (experiment.tokens, experiment.pilot.tokens, experiment.pilot.chunk) == (10**9, 10**7, 5 * 10**6)
+    assert all(type(value) is int for value in (experiment.tokens, experiment.pilot.tokens, experiment.layers[0]))
+    assert (experiment.sae[0].lr, experiment.corpora[0].weight, experiment.trust_remote_code) == (3e-5, 0.7, True)
+
+
 def test_an_experiment_cannot_be_changed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="frozen"):
         load(tmp_path, BASE).tokens = 3  # type: ignore[misc]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kubesae.monitor import Snapshot
     from kubesae.store import Store
 
-BEST = {"checkpoint": "checkpoints/step-00000020", "step": 20, "epoch": 2, "fvu": 0.25, "l0": 31.25}
+BEST = {"checkpoint": "checkpoints/step-00000020", "step": 20, "epoch": 2, "val_loss": 0.5, "fvu": 0.25, "l0": 31.25}
 
 
 def look(store: Store) -> Snapshot:
@@ -120,11 +120,11 @@ def test_saes_show_their_checkpoints(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     write_small(store)
     for step in (10, 20, 30):
-        store.put(keys.checkpoint_folder("one", step) + "metadata.json", b"{}")
+        store.put(keys.checkpoint_folder("one", step) + keys.CHECKPOINT_STATE, b"{}")
     store.put(keys.checkpoint_folder("one", 40) + "sae.safetensors", b"not complete")
     store.put(keys.best("one"), canonical_json(BEST))
     store.put(keys.evaluation("one"), b"{}")
-    store.put(keys.interpretation("one", "interpret.json"), b"{}")
+    store.put(keys.interpretation("one", keys.INTERPRETED), b"{}")
     store.put(keys.sae_config("two"), b"{}")
     assert snapshot_line(store, "SAE one") == (
         "SAE one: best at step 20 (epoch 2, FVU 0.2500, L0 31.2), last checkpoint at step 30, evaluated, interpreted"

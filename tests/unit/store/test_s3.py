@@ -14,7 +14,7 @@ import pytest
 
 from faulty_proxy import FaultyProxy
 from kubesae.errors import AccessError, ConfigError, Interrupted, MissingError, StoreError
-from kubesae.store import Store, open_store, s3_connection
+from kubesae.store import TALLY, Store, open_store, s3_connection
 from kubesae.store.s3_failures import Kind, S3Failure
 
 if TYPE_CHECKING:
@@ -171,18 +171,19 @@ def test_a_server_that_never_answers_ends_at_the_deadline(
 
 def test_a_dead_endpoint_ends_at_the_deadline(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    start = time.monotonic()
+    start, before = time.monotonic(), TALLY.given_up
     with pytest.raises(StoreError, match=r"no success within 3 s.*Could not connect.*Check the network") as caught:
         open_store(s3_bucket, deadline=3).probe()
     assert time.monotonic() - start < 3 + SLACK
     assert caught.value.exit_code == 1
+    assert TALLY.given_up == before + 1
 
 
 def test_broken_connections_are_tried_again(
     s3_bucket: str, proxy: FaultyProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     proxy.next_connections("refuse", "swallow", "swallow", "refuse", "swallow")
-    store = open_store(s3_bucket, deadline=30)
+    store, before = open_store(s3_bucket, deadline=30), TALLY.retries.total()
     with caplog.at_level(logging.WARNING, "kubesae.store"):
         store.put("k", b"1")
     assert store.read("k") == b"1"
@@ -190,6 +191,7 @@ def test_broken_connections_are_tried_again(
     retries = [record.message for record in caplog.records if record.name.startswith("kubesae.store")]
     assert retries  # the HTTP client repeats some of these itself
     assert all(f"{s3_bucket}/k: " in line and "trying again in" in line for line in retries)
+    assert TALLY.retries.total() - before == len(retries)
 
 
 def test_a_silent_connection_leaves_time_for_another(s3_bucket: str, proxy: FaultyProxy) -> None:

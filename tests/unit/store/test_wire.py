@@ -152,7 +152,7 @@ def test_a_redirect_is_left_to_the_general_client(
         threading.Thread(target=server.serve_forever, daemon=True).start()
         credentials = s3_wire.botocore.session.Session().get_credentials()
         wire = s3_wire.Wire(credentials, f"http://127.0.0.1:{server.server_port}/bucket", "us-east-1", None)
-        monkeypatch.setattr(s3_connection, "open_wire", lambda _: wire)
+        monkeypatch.setattr(s3_connection, "open_wire", lambda *_: wire)
         monkeypatch.setenv("AWS_SDK_UA_APP_ID", "elsewhere")
         with caplog.at_level(logging.WARNING, "kubesae.store"):
             other = open_store(s3_bucket)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -50,3 +52,22 @@ def test_two_processes_train_what_one_does(training: Training, tmp_path: Path) -
     both = load_sae(f"{output}/sae/{alone.name}"), load_sae(f"{training.output.url}/sae/{alone.name}")
     assert both[0].metadata["numerics"]["ranks"] == 2
     torch.testing.assert_close(both[0].weights.W_dec_FD, both[1].weights.W_dec_FD, rtol=0.05, atol=0.01)
+
+
+def test_a_rank_whose_others_do_not_come_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kubesae.errors import KubesaeError
+    from kubesae.train import distributed
+
+    monkeypatch.setattr(distributed, "_JOINING", timedelta(seconds=1))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(
+            KubesaeError, match=r"The 2 ranks of this training have not met within 0:00:01 \(.*\)\. Start again"
+        ),
+        distributed.join_ranks("cpu"),
+    ):
+        pytest.fail("nobody else is there")

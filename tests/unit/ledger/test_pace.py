@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubesae.ledger import Plan
-from kubesae.monitor import Collection, ShardState, shard_states
+from kubesae.ledger import Collection, Commits, Plan, ShardState, contiguous, shard_states
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,7 +29,15 @@ def every(step: float, count: int, start: float = 0.0) -> dict[int, datetime]:
 def states(
     commits: Mapping[int, Mapping[int, datetime]], now: float, shards: Iterable[int] = range(8)
 ) -> list[ShardState]:
-    return shard_states(PLAN, list(shards), commits, {0: 12345}, 250, at(now))
+    told = {shard: told_of(list(times.items())) for shard, times in commits.items()}
+    return shard_states(PLAN, list(shards), told, {0: 12345}, 250, at(now))
+
+
+def told_of(records: Iterable[tuple[int, datetime]]) -> Commits:
+    commits = Commits()
+    for part, time in records:
+        commits.add(part, time)
+    return commits
 
 
 def test_a_shard_has_the_rate_of_its_commits_and_the_time_that_leaves() -> None:
@@ -118,3 +125,13 @@ def test_whatever_the_times_the_states_are_sound(commits: dict[int, dict[int, fl
         assert (state.state == "waiting") == (state.last_commit is None)
         assert state.eta is None or (state.moving and state.eta > 0)
         assert state.rate is None or state.rate > 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 10_000)), unique_by=lambda record: record[0]), st.data())
+def test_commits_are_the_same_in_whatever_order_and_however_often_they_are_told(
+    records: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    told = [(part, at(time)) for part, time in records]
+    again = data.draw(st.permutations(told + told[::2]))
+    assert told_of(again) == told_of(told)
+    assert told_of(told).done == contiguous(part for part, _ in told)

@@ -10,19 +10,21 @@ pauses (ten intervals or more: a worker was stopped and started again). Of shard
 from __future__ import annotations
 
 import itertools
+from bisect import insort
+from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import AwareDatetime, Field
 
 from kubesae.experiment import Section
-from kubesae.ledger import chunks_done, contiguous
+from kubesae.ledger.plan import chunks_done
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from kubesae.ledger import Plan
+    from kubesae.ledger.plan import Plan
 
 RECENT = 20
 PAUSE = 10.0
@@ -30,6 +32,34 @@ SILENT = 5.0
 SILENT_SECONDS = 60.0
 SLOW = 0.5
 SLOW_AMONG = 3
+
+
+@dataclass(slots=True)
+class Commits:
+    """What is known of one shard's records: kept small, however many there are, and told of each one once or more.
+
+    `done` parts are committed without a gap; `beyond` are those behind one; `recent` the last ones with their times.
+    """
+
+    done: int = 0
+    beyond: set[int] = field(default_factory=set)
+    recent: list[tuple[datetime, int]] = field(default_factory=list)
+
+    def add(self, part: int, time: datetime) -> None:
+        """Take in a record."""
+        if part < self.done or part in self.beyond:
+            return
+        insort(self.recent, (time, part))
+        del self.recent[: -RECENT - 1]
+        self.beyond.add(part)
+        while self.done in self.beyond:
+            self.beyond.remove(self.done)
+            self.done += 1
+
+    @property
+    def last(self) -> datetime | None:
+        """When the last one was committed."""
+        return self.recent[-1][0] if self.recent else None
 
 
 class ShardState(Section):
@@ -91,7 +121,7 @@ class Collection(Section):
 def shard_states(
     plan: Plan,
     shards: Sequence[int],
-    commits: Mapping[int, Mapping[int, datetime]],
+    commits: Mapping[int, Commits],
     sizes: Mapping[int, int],
     chunk: int,
     now: datetime,
@@ -101,17 +131,17 @@ def shard_states(
     Args:
         plan: the plan.
         shards: which.
-        commits: of each shard that has begun, when each part was committed.
+        commits: of each shard that has begun.
         sizes: bytes of each shard.
         chunk: tokens of a chunk.
         now: the time.
 
     """
-    paces = {shard: _pace(plan, shard, commits.get(shard, {})) for shard in shards}
+    paces = {shard: _pace(plan, shard, commits.get(shard, Commits())) for shard in shards}
     intervals = [interval for interval, _ in paces.values() if interval is not None]
     usual = median(intervals) if intervals else None
     states = [
-        _state(plan, shard, commits.get(shard, {}), paces[shard], usual, sizes.get(shard, 0), chunk, now)
+        _state(plan, shard, commits.get(shard, Commits()), paces[shard], usual, sizes.get(shard, 0), chunk, now)
         for shard in shards
     ]
     rates = [state.rate for state in states if state.state == "running" and state.rate]
@@ -124,12 +154,11 @@ def shard_states(
     ]
 
 
-def _pace(plan: Plan, shard: int, commits: Mapping[int, datetime]) -> tuple[float | None, float | None]:
+def _pace(plan: Plan, shard: int, commits: Commits) -> tuple[float | None, float | None]:
     """Return the median interval and the rate of recent commits; None where there are too few to tell."""
-    recent = sorted((time, part) for part, time in commits.items())[-RECENT - 1 :]
     steps = [
         ((time - before).total_seconds(), plan.part(shard, part).rows)
-        for (before, _), (time, part) in itertools.pairwise(recent)
+        for (before, _), (time, part) in itertools.pairwise(commits.recent)
     ]
     if not steps:
         return None, None
@@ -142,7 +171,7 @@ def _pace(plan: Plan, shard: int, commits: Mapping[int, datetime]) -> tuple[floa
 def _state(
     plan: Plan,
     shard: int,
-    commits: Mapping[int, datetime],
+    commits: Commits,
     pace: tuple[float | None, float | None],
     usual: float | None,
     size: int,
@@ -150,8 +179,8 @@ def _state(
     now: datetime,
 ) -> ShardState:
     interval, rate = pace
-    tokens, total = plan.rows_before(shard, contiguous(commits)), plan.quota(shard)
-    last = max(commits.values(), default=None)
+    tokens, total = plan.rows_before(shard, commits.done), plan.quota(shard)
+    last = commits.last
     age = None if last is None else max(0.0, (now - last).total_seconds())
     own = usual if interval is None else interval
     state: Literal["waiting", "running", "silent", "complete"] = "running"
@@ -167,7 +196,7 @@ def _state(
         tokens=tokens,
         total=total,
         chunk=chunks_done(tokens, total, chunk),
-        parts=len(commits),
+        parts=commits.done + len(commits.beyond),
         total_parts=plan.parts(shard),
         bytes=size,
         last_commit=last,

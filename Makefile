@@ -7,7 +7,8 @@ SHELL := bash
 
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
-QUICK := not slow and not cluster and not gpu
+QUICK := not slow and not gpu
+ONE_MACHINE := tests/unit tests/property tests/interop tests/e2e tests/fault
 UV_COMPILE = "$$(tools/setup uv)" pip compile $(UPGRADE) --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header
 
@@ -50,18 +51,19 @@ charts: setup ## make what is generated of the charts: values.schema.json, READM
 
 docs: lint ## check the documents (part of lint)
 
-test: lint type tools ## everything a change can break
-	@$(PYTEST) -m '$(QUICK)' $(wildcard tests/unit tests/property tests/interop tests/e2e tests/fault)
-	@echo "No cluster tests in this version: nothing of it runs on Kubernetes yet."
+test: lint type tools ## everything a change can break, a whole experiment on a real Kubernetes included
+	@$(PYTEST) -m '$(QUICK)' $(ONE_MACHINE)
+	@$(PYTEST) -m 'cluster and not slow' tests/cluster
 
 test-full: lint type tools ## the same, and what takes long
-	@$(PYTEST) -m 'not cluster and not gpu' $(wildcard tests/unit tests/property tests/interop tests/e2e tests/fault)
+	@$(PYTEST) -m 'not gpu' $(ONE_MACHINE)
+	@$(PYTEST) -m cluster tests/cluster
 
 test-unit: setup tools ## unit and property tests
-	@$(PYTEST) -m '$(QUICK)' $(wildcard tests/unit tests/property)
+	@$(PYTEST) -m '$(QUICK)' tests/unit tests/property
 
 test-interop: setup tools ## what other people's programs read of ours
-	@$(PYTEST) -m '$(QUICK)' $(wildcard tests/interop)
+	@$(PYTEST) -m '$(QUICK)' tests/interop
 
 test-fault: setup tools ## kill, cut off, fill up: all of it
 	@$(PYTEST) -m fault tests/fault
@@ -69,7 +71,7 @@ test-fault: setup tools ## kill, cut off, fill up: all of it
 test-cluster: setup ## tests on a real Kubernetes: the one of KUBECONFIG, or one made for them
 	@$(PYTEST) -m cluster tests/cluster
 
-cluster: setup ## start a Kubernetes cluster for the tests, and leave it up (root; 30 s, or 30 min to build it once)
+cluster: setup ## start a Kubernetes cluster for the tests, and leave it up (root; 30 s, or 15 min to build it once)
 	@PYTHONPATH=tests/cluster $(BIN)/python -m harness up
 
 cluster-down: setup ## take it down, with all that ran and was stored in it
@@ -81,7 +83,7 @@ demo: setup ## the whole pipeline on a small real model, in minutes
 bench: setup ## measure: make bench NAME=demo prints one JSON row a figure
 	@if [[ -z "$(NAME)" ]]; then \
 		echo "Say which: make bench NAME=<one of: $(patsubst bench/%.py,%,$(wildcard bench/[a-z]*.py))>" >&2; exit 2; fi
-	@PYTHONPATH=tests/support $(BIN)/python -m bench.$(NAME)
+	@PYTHONPATH=tests/support:tests/cluster $(BIN)/python -m bench.$(NAME)
 
 clean: ## remove what the tools leave behind, but not .venv
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

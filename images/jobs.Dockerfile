@@ -4,7 +4,7 @@
 #
 # Arguments, secrets (an index of your own, its CA) and what lies where in the image: docs/images.md
 
-# Name the base by digest (`--build-arg BASE_IMAGE=python@sha256:...`) where a build must be repeatable to the byte.
+# Name the base by digest (`--build-arg BASE_IMAGE=python@sha256:...`) where a later build must have the same files.
 ARG BASE_IMAGE=docker.io/library/python:3.12-slim-bookworm
 FROM ${BASE_IMAGE}
 
@@ -61,6 +61,7 @@ RUN set -eu; \
     python -m compileall -q --invalidation-mode unchecked-hash /opt/kubesae/app; \
     python /opt/kubesae/sbom.py kubesae-jobs "$VERSION" >/opt/kubesae/sbom.cdx.json
 
+ARG BASE_IMAGE
 ARG REVISION=
 ARG SOURCE=
 LABEL org.opencontainers.image.title="kubesae-jobs" \
@@ -68,6 +69,7 @@ LABEL org.opencontainers.image.title="kubesae-jobs" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.base.name="${BASE_IMAGE}" \
       org.opencontainers.image.licenses="Apache-2.0" \
       dev.kubesae.variant="${VARIANT}"
 USER 10001:10001

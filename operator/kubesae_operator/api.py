@@ -6,7 +6,7 @@ four hundred.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from kubesae.ledger import PHASES, Phase
@@ -25,7 +25,7 @@ PHASE_LABEL = f"{GROUP}/phase"
 SAE_LABEL = f"{GROUP}/sae"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 HOLD_ANNOTATION = f"{GROUP}/hold"
-"""on a Job: a person starts it, never the operator"""
+"""on a Job: while it is "true" the operator does not let it run"""
 
 Key = tuple[str, str]
 """namespace and name"""
@@ -183,7 +183,7 @@ class JobState:
             queue=labels.get(QUEUE_LABEL, ""),
             deleting="deletionTimestamp" in meta,
             ended=("Failed" if end.get("type") == "Failed" else "Complete") if end else "",
-            ended_at=end.get("lastTransitionTime", ""),
+            ended_at=(end.get("lastTransitionTime") or meta["creationTimestamp"]) if end else "",
             started_at=status.get("startTime") or "",
             active=sum(item.get("active", 0) for item in replicas) if trains else status.get("active", 0),
             reason=end.get("reason", ""),
@@ -193,7 +193,11 @@ class JobState:
 
 @dataclass(frozen=True, slots=True)
 class PodState:
-    """A Pod that has not succeeded. `trouble` is a reason of `REASONS` and what the kubelet or scheduler says."""
+    """A Pod that has not succeeded.
+
+    `trouble` is a reason of `REASONS` and what the kubelet or scheduler says; `exit_code`, `ended_at` and `said` are
+    those of a container that failed, now or before it was started again.
+    """
 
     key: Key
     experiment: str
@@ -204,6 +208,7 @@ class PodState:
     restarts: int = 0
     trouble: tuple[str, str] | None = None
     exit_code: int | None = None
+    ended_at: str = ""
     said: str = ""
     deleted_at: str = ""
 
@@ -236,7 +241,6 @@ class Event:
     reason: str
     note: str
     warning: bool = False
-    about: JobState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,4 +249,4 @@ class Actions:
 
     patches: tuple[JobPatch, ...] = ()
     status: dict[str, Any] | None = None
-    events: tuple[Event, ...] = field(default=())
+    events: tuple[Event, ...] = ()

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from kubesae_operator.api import API_VERSION, GROUP, KIND, PLURAL, QUEUE_LABEL
-from kubesae_operator.client import ApiError
+from kubesae_operator.client import ApiError, Unanswered
 
 if TYPE_CHECKING:
     from prometheus_client import Counter
@@ -38,7 +38,7 @@ class Applier:
         self._api = api
         self._instance = instance
         self._written: dict[Key, float] = {}
-        self._patched: dict[tuple[str, bool | None, str | None], float] = {}
+        self._patched: dict[str, tuple[float, JobPatch]] = {}
 
     def apply(self, experiment: SaeExperiment, actions: Actions) -> float:
         """Carry out `actions`; return the seconds after which the status can be written, 0 if nothing is left to do.
@@ -57,10 +57,10 @@ class Applier:
         return left
 
     def _is_fresh(self, patch: JobPatch) -> bool:
-        """Whether a patch was not made just now: somebody who undoes it is not fought for every second."""
-        now, key = time.monotonic(), (patch.job.uid, patch.suspend, patch.queue)
-        self._patched = {key: made for key, made in self._patched.items() if now - made < STATUS_SECONDS}
-        return key not in self._patched
+        """Whether a patch is not the last one of its Job, just now: who undoes it is not fought for every second."""
+        made, last = self._patched.get(patch.job.uid, (float("-inf"), patch))
+        same = (patch.suspend, patch.queue) == (last.suspend, last.queue)
+        return not same or time.monotonic() - made >= STATUS_SECONDS
 
     def _write_status(self, experiment: SaeExperiment, actions: Actions) -> float:
         if actions.status is None:
@@ -92,7 +92,9 @@ class Applier:
             self._api.merge(_path(job), body)
         except ApiError as error:
             return None if error.status in (NOT_FOUND, CONFLICT) else error
-        self._patched[job.uid, patch.suspend, patch.queue] = time.monotonic()
+        now = time.monotonic()
+        recent = {uid: entry for uid, entry in self._patched.items() if now - entry[0] < STATUS_SECONDS}
+        self._patched = {**recent, job.uid: (now, patch)}
         log.info("%s %s/%s: %s", job.kind, *job.key, "suspended" if patch.suspend else "released")
         return None
 
@@ -112,7 +114,7 @@ class Applier:
                 raise
 
     def _tell(self, experiment: SaeExperiment, event: Event) -> None:
-        """Make an event. Its name is made of what it says: told again within a minute it is the same one."""
+        """Make an event: one that is refused is only logged. Told again within a minute it has the same name."""
         namespace, name = experiment.key
         now = datetime.now(UTC)
         said = f"{experiment.uid} {event.reason} {event.note} {now:%Y-%m-%dT%H:%M}"
@@ -138,8 +140,8 @@ class Applier:
         self._writes.labels("event").inc()
         try:
             self._api.post(f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", body)
-        except ApiError as error:
-            if error.status != CONFLICT:
+        except (ApiError, Unanswered) as error:
+            if not (isinstance(error, ApiError) and error.status == CONFLICT):
                 log.warning("event %s of %s/%s was refused: %s", event.reason, namespace, name, error)
 
 

@@ -51,6 +51,8 @@ class Controller:
             worker.start()
         while not stop.wait(TURN_SECONDS):
             self._metrics.leads.set(election.leads)
+            if not election.leads:
+                self._metrics.clear()
             if all(worker.is_alive() for worker in workers):
                 health.turned()
         self._queue.close()
@@ -85,10 +87,10 @@ class Controller:
             self._metrics.forget(key)
             return None
         observed, wait = seen
-        actions = reconcile(observed)
-        self._metrics.note(observed, actions)
         if not election.leads:  # the look took long
             return None
+        actions = reconcile(observed)
+        self._metrics.note(observed, actions)
         left = self._applier.apply(observed.experiment, actions)
         log.debug("%s/%s: %.2f s, %d patches", *key, time.monotonic() - began, len(actions.patches))
         return min(wait, left) if left else wait

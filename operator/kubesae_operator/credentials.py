@@ -93,7 +93,9 @@ def _bundle(api: Api, experiment: SaeExperiment) -> str:
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     path = Path(tempfile.gettempdir()) / f"kubesae-ca-{digest}.pem"
     if not path.exists():
-        path.write_text(text)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+            file.write(text)
+        Path(file.name).rename(path)  # another worker sees the whole file, or none
     return str(path)
 
 

@@ -54,10 +54,9 @@ class Election:
                 self._take()
             except (ApiError, Unanswered) as error:
                 log.warning("lease %s/%s: %s", self._namespace, NAME, error)
-            if self.leads and not led:
-                log.info("%s leads", self._identity)
-                self._elected()
-            elif led and not self.leads:
+            except Exception:
+                log.exception("lease %s/%s", self._namespace, NAME)
+            if led and not self.leads:
                 log.warning("%s leads no longer", self._identity)
             stop.wait(RENEW_SECONDS if self.leads else LOOK_SECONDS)
         self._release()
@@ -101,7 +100,7 @@ class Election:
             if error.status != CONFLICT:  # another was faster
                 raise
         else:
-            self._renewed = began
+            self._lead(began)
 
     def _write(self, lease: dict[str, Any], spec: dict[str, Any], began: float) -> None:
         try:
@@ -111,7 +110,14 @@ class Election:
                 raise
             self._renewed = float("-inf")
         else:
-            self._renewed = began
+            self._lead(began)
+
+    def _lead(self, began: float) -> None:
+        """Lead, by a lease that was asked for at `began`. After a lapse, however short, that is a new beginning."""
+        led, self._renewed = self.leads, began
+        if self.leads and not led:
+            log.info("%s leads", self._identity)
+            self._elected()
 
     def _release(self) -> None:
         if not self.leads:

@@ -41,15 +41,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigException as error:
         log.error("No cluster: %s. Run this in a Pod, or set KUBECONFIG.", error)
         return 2
+    metrics = Metrics()
     instance = f"{socket.gethostname()}-{os.getpid()}"
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    metrics = Metrics()
     controller = Controller(api, options.namespace, instance, metrics)
     election = Election(api, options.lease_namespace or options.namespace or "default", instance, controller.wake_all)
     health = Health(controller.observer.watches, metrics.registry)
-    server = serve(health, options.metrics_port)
+    try:
+        server = serve(health, options.metrics_port)
+    except OSError as error:
+        log.error("Port %d cannot be listened at: %s. Give another --metrics-port.", options.metrics_port, error)
+        return 2
     elector = _start(partial(election.run, stop), "election")
     for watch in controller.observer.watches:
         _start(partial(watch.run, stop), watch.path)
@@ -65,9 +69,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("kubesae_operator", description="The operator of SAEExperiments.")
     parser.add_argument("--namespace", default="", help="watch this namespace alone (default: all)")
     parser.add_argument("--lease-namespace", default="", help="where the Lease lies (default: --namespace, or default)")
-    parser.add_argument("--metrics-port", type=int, default=8080, help="port of /metrics, /healthz and /readyz")
+    parser.add_argument("--metrics-port", type=_port, default=8080, help="port of /metrics, /healthz and /readyz")
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="how lines are logged")
     return parser
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{port} is no port: give one from 0 (any) to 65535")
+    return port
 
 
 def _start(work: Callable[[], object], name: str) -> threading.Thread:

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
     from kubesae_operator.api import Actions, Key
+    from kubesae_operator.bucket import StoreView
     from kubesae_operator.observe import Observed
 
 EXPERIMENT = ["namespace", "experiment"]
@@ -45,7 +46,6 @@ class Metrics:
         self.errors = Counter("kubesae_reconcile_errors", "looks that failed", registry=self.registry)
         self.writes = Counter("kubesae_api_writes", "writes to the API, by kind", ["kind"], registry=self.registry)
         self.leads = Gauge("kubesae_operator_leads", "1: this replica leads", registry=self.registry)
-        self._seen: dict[Key, set[tuple[int, tuple[str, ...]]]] = {}
 
     def note(self, observed: Observed, actions: Actions) -> None:
         """Take in what was seen of one experiment."""
@@ -62,12 +62,9 @@ class Metrics:
         for phase, count in restarts.items():
             self._restarts.labels(*key, phase).set(count)
         if observed.view is not None:
-            self._note_store(observed, key)
+            self._note_store(key, observed.view)
 
-    def _note_store(self, observed: Observed, key: Key) -> None:
-        view = observed.view
-        if view is None:
-            return
+    def _note_store(self, key: Key, view: StoreView) -> None:
         self._lists.labels(*key).set(view.lists)
         for sae in view.saes:
             if sae.point is not None:
@@ -89,6 +86,11 @@ class Metrics:
         ages = [shard.age for shard in collection.shards if shard.state != "complete" and shard.age is not None]
         if ages:
             self._lag.labels(*key).set(max(ages))
+
+    def clear(self) -> None:
+        """Drop the series of all experiments: another replica tells of them now."""
+        for gauge in self._gauges:
+            gauge.clear()
 
     def forget(self, key: Key) -> None:
         """Drop the series of one experiment."""

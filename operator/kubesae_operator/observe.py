@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kubesae_operator.api import EXPERIMENT_LABEL, GROUP, PLURAL, VERSION, JobState, Key, PodState, SaeExperiment
 from kubesae_operator.client import ApiError, Unanswered
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from kubesae_operator.bucket import StoreView
     from kubesae_operator.client import Api
 
-REFUSAL_SECONDS = 30.0
+REFUSAL_SECONDS = 15.0
 """a Job without Pods for so long is asked why, and as often"""
+
+Refusals = dict[str, tuple[float, str]]
+"""by UID of a Job without Pods: when to ask why, and what was said last"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class Observer:
         self._api = api
         self._wake = wake
         self._readings: dict[Key, Reading] = {}
-        self._refusals: dict[str, tuple[float, str]] = {}
+        self._refusals: dict[Key, Refusals] = {}
         where = f"/namespaces/{namespace}" if namespace else ""
         labelled = {"labelSelector": EXPERIMENT_LABEL}
         unfinished = {**labelled, "fieldSelector": "status.phase!=Succeeded"}
@@ -94,6 +97,7 @@ class Observer:
         experiment = self.experiments.objects.get(key)
         if experiment is None:
             self._readings.pop(key, None)
+            self._refusals.pop(key, None)
             return None
         jobs = self._jobs_of(key)
         pods = tuple(pod for pod in list(self.pods.objects.values()) if (pod.key[0], pod.experiment) == key)
@@ -110,7 +114,7 @@ class Observer:
             view=reading.view,
             problem=reading.problem,
             rival=self._rival(experiment),
-            refusals=self._refused(jobs),
+            refusals=self._refused(key, jobs),
         )
         return observed, wait
 
@@ -133,20 +137,15 @@ class Observer:
         oldest = min(others, key=lambda other: (other.created, other.key))
         return oldest.key, (oldest.created, oldest.key) < (experiment.created, experiment.key)
 
-    def _refused(self, jobs: tuple[JobState, ...]) -> dict[str, str]:
+    def _refused(self, key: Key, jobs: tuple[JobState, ...]) -> dict[str, str]:
         """Ask why released Jobs have no Pods, where that has lasted."""
-        refusals = {}
-        for job in jobs:
-            if job.suspended or job.ended or job.deleting or job.active:
-                self._refusals.pop(job.uid, None)
-                continue
-            asked, said = self._refusals.get(job.uid, (time.monotonic() - REFUSAL_SECONDS / 2, ""))
-            if time.monotonic() - asked >= REFUSAL_SECONDS / 2:
-                asked, said = time.monotonic(), self._said_of(job)
-            self._refusals[job.uid] = asked, said
-            if said:
-                refusals[job.key[1]] = said
-        return refusals
+        now, before, refusals = time.monotonic(), self._refusals.get(key, {}), Refusals()
+        without = {job.uid: job for job in jobs if not (job.suspended or job.ended or job.deleting or job.active)}
+        for uid, job in without.items():
+            due, said = before.get(uid, (now + REFUSAL_SECONDS, ""))
+            refusals[uid] = (due, said) if now < due else (now + REFUSAL_SECONDS, self._said_of(job))
+        self._refusals[key] = refusals
+        return {without[uid].key[1]: said for uid, (_, said) in refusals.items() if said}
 
     def _said_of(self, job: JobState) -> str:
         """Return the message of the newest event about a Job whose Pods are refused."""
@@ -156,9 +155,12 @@ class Observer:
         except (ApiError, Unanswered):
             return ""
         failed = [event for event in found if str(event.get("reason", "")).startswith("FailedCreate")]
-        if not failed:
-            return ""
-        return str(max(failed, key=lambda event: str(event["metadata"]["creationTimestamp"])).get("message", ""))
+        return str(max(failed, key=_seen_last).get("message", "")) if failed else ""
+
+
+def _seen_last(event: dict[str, Any]) -> str:
+    """Return when an event was seen last: one that comes again is counted, not made anew."""
+    return str(event.get("lastTimestamp") or event["metadata"]["creationTimestamp"])
 
 
 def _place(experiment: SaeExperiment) -> tuple[str, str]:

@@ -111,11 +111,10 @@ def job_patches(observed: Observed, states: Sequence[PhaseState]) -> Iterator[Jo
     A phase is released when every enabled phase before it is complete. Suspending wins over everything.
     """
     experiment = observed.experiment
-    if experiment.suspend:
-        for job in observed.jobs:
-            if not job.ended and not job.deleting and (not job.suspended or job.queue):
-                yield JobPatch(job, suspend=True, queue="" if job.queue else None)
-        return
+    for job in observed.jobs:
+        stops = (experiment.suspend or job.held) and (not job.suspended or job.queue)
+        if stops and not job.ended and not job.deleting:
+            yield JobPatch(job, suspend=True, queue="" if job.queue else None)
     for state in states if may_release(observed) else ():
         if state.state == "Complete":
             continue

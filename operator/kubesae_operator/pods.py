@@ -40,6 +40,7 @@ def pod_state(data: dict[str, Any]) -> PodState:
         + sum(container.get("restartCount", 0) for container in containers),
         trouble=_waiting(containers) or _unscheduled(status) or _killed(end),
         exit_code=end.get("exitCode"),
+        ended_at=end.get("finishedAt") or "",
         said=" ".join(str(end.get("message", "")).split())[-SAID:],
         deleted_at=meta.get("deletionTimestamp", ""),
     )

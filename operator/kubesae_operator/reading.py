@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from typing import TYPE_CHECKING
 
-from kubesae.errors import AccessError, ConfigError, DamagedError, KubesaeError
+from kubesae.errors import AccessError, ConfigError, DamagedError, Interrupted, KubesaeError
 from kubesae.experiment import Experiment, validate
 from kubesae.store import open_store
 from kubesae_operator.api import Problem
@@ -32,6 +33,9 @@ WHOLE_SECONDS = 900.0
 LISTS_PER_HOUR = 18_000.0
 """listings of one experiment's store, at most"""
 
+TELL_SECONDS = 3600.0
+"""a problem that lasts is logged so often"""
+
 _REFUSALS = {
     "CREDENTIALS": "CredentialsRefused",
     "REFUSED": "AccessDenied",
@@ -46,6 +50,7 @@ _ADVICE = {
     "StoreUnreachable": "Check the server, store.endpoint, and what NetworkPolicies let the operator reach.",
 }
 """in place of what a program on a user's machine would be told to do"""
+_OTHER_ADVICE = re.compile(r"\. (?:Check|Look|Renew) ")
 
 
 class Reading:
@@ -54,9 +59,14 @@ class Reading:
     def __init__(self, api: Api) -> None:
         """Read nothing yet."""
         self._api = api
+        self._asked: tuple[object, ...] = ()
+        self._told: dict[str, float] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        """Know nothing."""
         self.view: StoreView | None = None
         self.problem: Problem | None = None
-        self._asked: tuple[object, ...] = ()
         self._settings: S3Settings | None = None
         self._bucket: Bucket | None = None
         self._looked = self._whole = float("-inf")
@@ -73,18 +83,28 @@ class Reading:
         """
         asked = (experiment.uid, experiment.description, experiment.phases, experiment.store)
         if asked != self._asked:
-            self.__init__(self._api)  # type: ignore[misc]
             self._asked = asked
+            self._begin()
         wait = self._looked + (AGAIN_SECONDS if hurry else self._interval) - time.monotonic()
         if wait > 0:
             return wait
-        before, self.problem = self.problem, self._look(experiment)
-        if self.problem and self.problem != before:
-            log.warning("%s/%s: %s: %s", *experiment.key, self.problem.reason, self.problem.message)
+        self.problem = self._look(experiment)
+        self._tell(experiment)
         self._looked = time.monotonic()
         lists = self.view.lists if self.view else 0
         self._interval = max(LOOK_SECONDS if busy or self.problem else QUIET_SECONDS, lists * 3600 / LISTS_PER_HOUR)
         return self._interval
+
+    def _tell(self, experiment: SaeExperiment) -> None:
+        """Log what keeps the store from being read: once, and again when that has lasted, however it is worded."""
+        now, problem = time.monotonic(), self.problem
+        if problem is None:
+            if self._told:
+                log.info("%s/%s: the store can be read again", *experiment.key)
+            self._told = {}
+        elif now - self._told.get(problem.reason, float("-inf")) >= TELL_SECONDS:
+            self._told[problem.reason] = now
+            log.warning("%s/%s: %s: %s", *experiment.key, problem.reason, problem.message)
 
     def _look(self, experiment: SaeExperiment) -> Problem | None:
         try:
@@ -94,22 +114,20 @@ class Reading:
                 self._whole = time.monotonic()
             self.view = bucket.look()
         except ProblemError as error:
-            self._settings = None
             return error.problem
         except ConfigError as error:
             return Problem("InvalidExperiment", f"{error} Correct `experiment` in the values, and `helm upgrade`.")
         except DamagedError as error:
             return Problem("DataDamaged", str(error))
         except KubesaeError as error:
-            self._settings = None  # the Secret may be another by now
             return _store_problem(error, experiment)
         except (ApiError, Unanswered) as error:
             return Problem("StoreUnreachable", f"The API server does not give the store's credentials: {error}.")
         return None
 
     def _open(self, experiment: SaeExperiment) -> Bucket:
-        """Return the bucket, opened anew if the credentials are others than before."""
-        if self._bucket is not None and self._settings is not None:
+        """Return the bucket; after a problem the Secret is read again, and what is known kept if it is the same."""
+        if self._bucket is not None and self.problem is None:
             return self._bucket
         described = validate(Experiment, experiment.description, "spec.experiment")
         for url in (described.data, described.output_prefix):
@@ -120,17 +138,20 @@ class Reading:
                     "phases by `kubesae release`.",
                 )
         settings = settings_of(self._api, experiment)
-        data = open_store(described.data, deadline=DEADLINE, settings=settings)
-        output = open_store(described.output_prefix, deadline=DEADLINE, settings=settings)
-        self._bucket = Bucket(data, output, described, experiment.phases)
-        self._settings = settings
-        self._whole = time.monotonic()
+        if self._bucket is None or settings != self._settings:
+            data = open_store(described.data, deadline=DEADLINE, settings=settings)
+            output = open_store(described.output_prefix, deadline=DEADLINE, settings=settings)
+            self._bucket, self._settings = Bucket(data, output, described, experiment.phases), settings
         return self._bucket
 
 
 def _store_problem(error: KubesaeError, experiment: SaeExperiment) -> Problem:
-    refused = error.refused if isinstance(error, AccessError) else ""
-    reason, secret = _REFUSALS.get(refused, "StoreUnreachable"), experiment.store.secret
+    """Say what a store has refused, with advice for who runs an operator in place of that for who runs a program."""
+    secret = experiment.store.secret
     who = f"Secret {secret} in namespace {experiment.key[0]}" if secret else "the operator's own credentials"
-    what, _, _ = str(error).partition("). ") if refused else str(error).partition(". Check ")
-    return Problem(reason, f"{what}{')' if refused else ''}. {_ADVICE[reason].format(who=who)}")
+    if isinstance(error, AccessError) and error.refused:
+        reason, what = _REFUSALS[error.refused], str(error).partition("). ")[0] + ")"
+    else:
+        credentials = isinstance(error, Interrupted)  # those worked before
+        reason, what = "CredentialsRefused" if credentials else "StoreUnreachable", _OTHER_ADVICE.split(str(error))[0]
+    return Problem(reason, f"{what}. {_ADVICE[reason].format(who=who)}")

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from kubesae_operator.observe import Observed
 
 MOST_BYTES = 4096
-LONG, SHORT = 480, 200
-"""characters of a message"""
+LONG, SHORT, SHORTEST = 480, 200, 80
+"""characters of a message; one may take six bytes"""
 
 WARNINGS = {"Ready": "False", "Failed": "True", "Degraded": "True"}
 """conditions that tell of something wrong, and the status in which they do"""
@@ -78,7 +78,8 @@ def _fitted(status: dict[str, Any]) -> dict[str, Any]:
     """Return the status in at most `MOST_BYTES`: commit times of shards, messages and rows of shards are cut for it."""
     rows: list[dict[str, Any]] = status.get("shardRows", [])
     untimed = [{name: value for name, value in row.items() if name != "lastCommit"} for row in rows]
-    for longest, kept in ((LONG, rows), (SHORT, rows), (LONG, untimed), (SHORT, untimed), (LONG, []), (SHORT, [])):
+    ways = [(longest, kept) for kept in (rows, untimed, []) for longest in (LONG, SHORT)]
+    for longest, kept in (*ways, (SHORTEST, [])):
         cut = [{**item, "message": _cut(item["message"], longest)} for item in status["conditions"]]
         fitted = {**status, "conditions": cut, "shardRows": kept}
         if not kept:
@@ -96,7 +97,7 @@ def _events(old: dict[str, Any], new: dict[str, Any]) -> Iterator[Event]:
     before = {item["name"]: item["state"] for item in old.get("phases", ())}
     for item in new["phases"]:
         was, state = before.get(item["name"], "Waiting"), item["state"]
-        if state == "Complete" and was not in {"Complete", ""} and old.get("phases"):
+        if before and state == "Complete" != was:
             yield Event("PhaseComplete", f"{item['name']} is complete.")
         elif state == "Running" and was != "Running":
             yield Event("PhaseStarted", f"{item['name']} has started.")

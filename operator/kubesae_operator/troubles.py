@@ -23,6 +23,9 @@ STUCK = timedelta(minutes=5)
 FAILING = 3
 """restarts of one Pod or index from which on they are told of"""
 
+FRESH = timedelta(minutes=15)
+"""a container that ended longer ago is history: the longest pause before another start is ten minutes"""
+
 QUOTED = 160
 """characters of what others say"""
 
@@ -108,6 +111,8 @@ def _pod_troubles(observed: Observed, state: PhaseState, pods: Sequence[PodState
     for pod in pods:
         if _is_stuck(pod, observed.now):
             by_reason["PodStuck"].append(pod)
+        elif pod.ended_at and observed.now - datetime.fromisoformat(pod.ended_at) > FRESH:
+            continue
         elif pod.trouble:
             by_reason[pod.trouble[0]].append(pod)
         elif pod.exit_code not in (None, 0, EXIT_INTERRUPTED) and pod.restarts >= FAILING:
@@ -129,10 +134,10 @@ def _pod_message(observed: Observed, state: PhaseState, reason: str, pod: PodSta
     if reason == "OutOfMemory":
         return f"{who} on {node} was killed for memory. Raise phases.{phase}.resources.limits.memory."
     if reason == "PodStuck":
-        late = duration((observed.now - datetime.fromisoformat(pod.deleted_at)).total_seconds())
+        late = _about(observed.now - datetime.fromisoformat(pod.deleted_at))
         return (
-            f"{who} on {node} should have ended {late} ago, and nothing takes its place before it has. If the node is "
-            f"lost for good: `kubectl delete node {node}`."
+            f"{who} on {node} should have ended about {late} ago, and nothing takes its place before it has. If the "
+            f"node is lost for good: `kubectl delete node {node}`."
         )
     last = f': "{_cut(pod.said, end=True)}"' if pod.said else ""
     return f"{who} fails again and again, exit {pod.exit_code}{last}. See {_logs(observed, phase)}."
@@ -141,6 +146,11 @@ def _pod_message(observed: Observed, state: PhaseState, reason: str, pod: PodSta
 def _is_stuck(pod: PodState, now: datetime) -> bool:
     # deletionTimestamp is when the grace period ends
     return bool(pod.deleted_at) and now - datetime.fromisoformat(pod.deleted_at) > STUCK
+
+
+def _about(time: timedelta) -> str:
+    """Return a time to the minute: a message that changed with every look would be written with every look."""
+    return duration(60.0 * round(time.total_seconds() / 60.0))
 
 
 def _silence(observed: Observed) -> Iterator[Problem]:
@@ -153,10 +163,10 @@ def _silence(observed: Observed) -> Iterator[Problem]:
     where = f" (node {pod.node})" if pod and pod.node else ""
     usual = f", usually every {duration(first.interval)}" if first.interval else ""
     others = f" {len(silent) - 1} more are silent too." if len(silent) > 1 else ""
-    minutes = duration(60.0 * round((first.age or 0.0) / 60.0))
+    late = _about(timedelta(seconds=first.age or 0.0))
     yield Problem(
         "NoProgress",
-        f"Shard {first.shard}{where} has committed nothing for about {minutes}{usual}.{others} See "
+        f"Shard {first.shard}{where} has committed nothing for about {late}{usual}.{others} See "
         f"{_logs(observed, 'collect')}.",
     )
 

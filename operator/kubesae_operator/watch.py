@@ -32,6 +32,9 @@ PAGE = 250
 SILENCE = 150.0
 ABSENT_SECONDS = 30.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+SHORT_SECONDS = 1.0
+"""an answer that ends so soon, with nothing in it, is a failure"""
+
 GONE = 410
 NOT_FOUND = 404
 CHUNK_BYTES = 1 << 16
@@ -59,6 +62,7 @@ class Watch(Generic[T]):
         self._project = project
         self._changed = changed
         self._version = ""
+        self._pause = FIRST_PAUSE
         self.objects: dict[Key, T] = {}
         self.synced = False
         self.absent = False
@@ -66,27 +70,25 @@ class Watch(Generic[T]):
 
     def run(self, stop: threading.Event) -> None:
         """Follow until `stop`; no failure ends this."""
-        pause = FIRST_PAUSE
         while not stop.is_set():
             try:
                 if not self._version:
                     self._list()
                 self._follow(stop)
-                pause = FIRST_PAUSE
                 continue
             except ApiError as error:
-                wait = self._refused(error) or pause
+                wait = self._refused(error)
             except Unanswered as error:
-                log.warning("watch of %s: %s; again in %.1f s", self.path, error, pause)
-                wait = pause
+                log.warning("watch of %s: %s; again in %.1f s", self.path, error, self._pause)
+                wait = self._pause
             except Exception:
-                log.exception("watch of %s failed; listing again in %.1f s", self.path, pause)
-                self._version, wait = "", pause
+                log.exception("watch of %s failed; listing again in %.1f s", self.path, self._pause)
+                self._version, wait = "", self._pause
             stop.wait(random.uniform(wait / 2, wait))  # noqa: S311 - spreads retries, hides nothing
-            pause = min(2 * pause, LONGEST_PAUSE)
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def _refused(self, error: ApiError) -> float:
-        """Note what an error means; return how long to wait, 0 for as long as after any failure."""
+        """Note what an error means; return how long to wait."""
         self._version = ""
         if error.status == GONE:
             return FIRST_PAUSE
@@ -97,7 +99,7 @@ class Watch(Generic[T]):
             self._replace({})
             return ABSENT_SECONDS
         log.warning("watch of %s: %s", self.path, error)
-        return 0.0
+        return self._pause
 
     def _list(self) -> None:
         """Take the objects as they are now."""
@@ -107,7 +109,9 @@ class Watch(Generic[T]):
             page = self._api.get(self.path, **query)
             self.heard = time.monotonic()
             for item in page["items"]:
-                found[_key(item)] = self._project(item)
+                new = self._projected(item)
+                if new is not None:
+                    found[_key(item)] = new
             token = page["metadata"].get("continue")
             if not token:
                 break
@@ -130,7 +134,8 @@ class Watch(Generic[T]):
         """Take changes as they come, until the answer ends."""
         seconds = str(random.randint(240, 300))  # noqa: S311 - spreads renewals
         query = {**self._query, "watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": seconds}
-        answer = self._api.stream(self.path, SILENCE, **query, resourceVersion=self._version)
+        version, began = self._version, time.monotonic()
+        answer = self._api.stream(self.path, SILENCE, **query, resourceVersion=version)
         try:
             for line in _lines(answer):
                 self._take(json.loads(line))
@@ -143,12 +148,15 @@ class Watch(Generic[T]):
             raise Unanswered(f"{self.path}: {error!r}") from error
         finally:
             answer.close()
+        if self._version == version and time.monotonic() - began < SHORT_SECONDS:
+            raise Unanswered(f"{self.path}: an answer ended as it began")
 
     def _take(self, event: dict[str, Any]) -> None:
         item = event["object"]
         if event["type"] == "ERROR":
             raise ApiError(int(item.get("code", 0)), str(item.get("message", item)))
         self.heard = time.monotonic()
+        self._pause = FIRST_PAUSE
         self._version = item["metadata"]["resourceVersion"]
         if event["type"] == "BOOKMARK":
             return
@@ -156,9 +164,18 @@ class Watch(Generic[T]):
         if event["type"] == "DELETED":
             self._tell(self.objects.pop(key, None), None)
             return
-        new = self._project(item)
-        old, self.objects[key] = self.objects.get(key), new
-        self._tell(old, new)
+        new = self._projected(item)
+        if new is not None:
+            old, self.objects[key] = self.objects.get(key), new
+            self._tell(old, new)
+
+    def _projected(self, item: dict[str, Any]) -> T | None:
+        """Cut an object down; None where that fails: one that somebody has made up must not hide all others."""
+        try:
+            return self._project(item)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            log.exception("%s: %s/%s cannot be read and is left out", self.path, *_key(item))
+            return None
 
 
 def _key(item: dict[str, Any]) -> Key:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import boto3
 import yaml
 
 from harness import ClusterError
@@ -22,11 +26,48 @@ SECRET = "s3-credentials"
 OPERATOR_NAMESPACE = "kubesae-system"
 
 
-def give_credentials(kube: Kube, namespace: str) -> None:
-    """Make the Secret that experiments read the S3 server's credentials from."""
+def give_credentials(kube: Kube, namespace: str, name: str = SECRET, **other: str) -> None:
+    """Make the Secret that experiments read the S3 server's credentials from; `other` ones in place of the true."""
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-    secret = {"metadata": {"name": SECRET}, "stringData": {name: kube.s3[name] for name in names}}
+    secret = {"metadata": {"name": name}, "stringData": {key: kube.s3[key] for key in names} | other}
     kube.apply({"apiVersion": "v1", "kind": "Secret", **secret}, namespace=namespace)
+
+
+def operator_installed(kube: Kube) -> bool:
+    """Tell whether the operator's release is there."""
+    return bool(json.loads(kube.helm("list", f"--namespace={OPERATOR_NAMESPACE}", "--output=json")))
+
+
+def install_operator(kube: Kube, image: Mapping[str, str]) -> None:
+    """Install or upgrade the operator in a namespace of its own, and wait until it is ready."""
+    kube.namespace(OPERATOR_NAMESPACE)
+    where = f"--namespace={OPERATOR_NAMESPACE}"
+    given = f"--set-json=image={json.dumps(dict(image))}"
+    chart = str(CHARTS / "operator")
+    kube.helm("upgrade", "--install", "kubesae-operator", chart, where, given, "--wait", "--timeout=180s")
+
+
+def store_values(kube: Kube) -> dict[str, str]:
+    """Return the charts' value `store` for the cluster's S3 server."""
+    return {"existingSecret": SECRET, "endpoint": kube.s3["AWS_ENDPOINT_URL"], "region": kube.s3["AWS_REGION"]}
+
+
+def s3_client(kube: Kube) -> Any:
+    """Return an S3 client that knows nothing of kubesae."""
+    return boto3.client(
+        "s3",
+        endpoint_url=kube.s3["AWS_ENDPOINT_URL"],
+        region_name=kube.s3["AWS_REGION"],
+        aws_access_key_id=kube.s3["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=kube.s3["AWS_SECRET_ACCESS_KEY"],
+    )
+
+
+def kubesae(kube: Kube, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line on this machine, against the same bucket."""
+    command = [sys.executable, "-m", "kubesae", *arguments]
+    environment = {**os.environ, **kube.s3}
+    return subprocess.run(command, env=environment, text=True, capture_output=True, check=False, timeout=300)
 
 
 @dataclass
@@ -87,8 +128,8 @@ class Release:
         return list(self.kube.get("jobs", f"--selector={label}", namespace=self.namespace) or ())
 
     def pods(self, phase: str = "") -> list[dict[str, Any]]:
-        """Return the Pods of the experiment, or of one phase."""
-        label = f"kubesae.dev/experiment={self.name}" + (f",kubesae.dev/phase={phase}" if phase else "")
+        """Return the Pods of the experiment's phases, or of one."""
+        label = f"kubesae.dev/experiment={self.name},kubesae.dev/phase" + (f"={phase}" if phase else "")
         return list(self.kube.get("pods", f"--selector={label}", namespace=self.namespace) or ())
 
     def _describe(self) -> str:

@@ -8,12 +8,14 @@ operator that is there finds nothing out and releases nothing.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from harness import ClusterError
-from releases import CHARTS, Release, write_values
+from harness.programs import command_line_tools
+from releases import Release, write_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,22 +93,20 @@ class Experiment(Release):
         return found
 
 
-@pytest.fixture(scope="module")
-def crd(kube: Kube) -> None:
-    """Have the CRD on the cluster, by whoever; the chart of the operator brings it otherwise."""
-    if kube.get("crd", "saeexperiments.kubesae.dev") is None:
-        where = ["--namespace=kubesae-system", "--create-namespace", "--set=replicas=0"]
-        kube.helm("install", "kubesae-operator", str(CHARTS / "operator"), *where)
+@pytest.fixture(scope="module", params=["helm", pytest.param("helm3", marks=pytest.mark.slow)])
+def either_helm(kube: Kube, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kube:
+    """Give the cluster with Helm 4, and with Helm 3."""
+    return replace(kube, tools=command_line_tools(tmp_path_factory.mktemp("tools"), request.param))
 
 
 @pytest.fixture
-def experiment(kube: Kube, crd: None, namespace: str, tmp_path: Path) -> Iterator[Experiment]:
+def experiment(kube: Kube, either_helm: Kube, crd: None, namespace: str, tmp_path: Path) -> Iterator[Experiment]:
     """Give a release that is installed in a namespace that enforces `restricted`."""
     kube.apply(
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "program"}, "data": {"kubesae": PROGRAM}},
         namespace=namespace,
     )
-    made = Experiment(kube, namespace, "exp", [write_values(tmp_path / "my.yaml", VALUES)])
+    made = Experiment(either_helm, namespace, "exp", [write_values(tmp_path / "my.yaml", VALUES)])
     made.install()
     yield made
     kube.helm("uninstall", "exp", f"--namespace={namespace}", "--ignore-not-found")

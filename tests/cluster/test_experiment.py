@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import subprocess
-import sys
 import tarfile
 from typing import TYPE_CHECKING, Any
 
-import boto3
 import numpy as np
 import pytest
 
 from kubesae.model.smollm2 import demo_model
-from releases import CHARTS, SECRET, Release, give_credentials, write_values
+from releases import CHARTS, Release, give_credentials, kubesae, s3_client, store_values, write_values
 
 if TYPE_CHECKING:
     from harness import Kube
@@ -26,30 +22,12 @@ D_MODEL, TOKENS = 576, 300_000
 MODEL = "SmolLM2-135M-Instruct"
 
 
-def client(kube: Kube) -> Any:
-    """Return an S3 client that knows nothing of kubesae."""
-    return boto3.client(
-        "s3",
-        endpoint_url=kube.s3["AWS_ENDPOINT_URL"],
-        region_name=kube.s3["AWS_REGION"],
-        aws_access_key_id=kube.s3["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=kube.s3["AWS_SECRET_ACCESS_KEY"],
-    )
-
-
-def kubesae(kube: Kube, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line on this machine, against the same bucket."""
-    environment = {**os.environ, **kube.s3}
-    command = [sys.executable, "-m", "kubesae", *arguments]
-    return subprocess.run(command, env=environment, text=True, capture_output=True, check=False, timeout=300)
-
-
 @pytest.fixture(scope="module")
 def bucket(kube: Kube) -> str:
     """Give a bucket with the demo's model in it, as the README of the demo preset asks for."""
     name = "demo"
     folder = demo_model(lambda _: None)
-    s3 = client(kube)
+    s3 = s3_client(kube)
     s3.create_bucket(Bucket=name)
     for path in sorted(folder.iterdir()):
         s3.upload_file(str(path), name, f"models/{MODEL}/{path.name}")
@@ -64,11 +42,7 @@ def demo(kube: Kube, bucket: str, operator: None, images: dict[str, Any], tmp_pa
     mine = {
         "experiment": {"data": f"s3://{bucket}/demo"},
         "image": images["jobs"],
-        "store": {
-            "existingSecret": SECRET,
-            "endpoint": kube.s3["AWS_ENDPOINT_URL"],
-            "region": kube.s3["AWS_REGION"],
-        },
+        "store": store_values(kube),
         "hub": {"offline": True},
         "phases": {"fetch": {"source": f"s3://{bucket}/models/{MODEL}"}},
     }
@@ -109,7 +83,7 @@ def test_the_bucket_holds_what_verify_and_an_unmodified_client_expect(
     verified = kubesae(kube, "verify", "--data", f"s3://{bucket}/demo", "--mode", "full")
     assert verified.returncode == 0, verified.stderr
     assert "All chunks valid" in verified.stdout
-    s3 = client(kube)
+    s3 = s3_client(kube)
     urls = s3.get_object(Bucket=bucket, Key="demo/activations/layer-012.txt")["Body"].read().decode().split()
     rows = 0
     for url in urls:
@@ -132,6 +106,12 @@ def test_the_log_of_a_shard_is_for_people(complete: Release, kube: Kube) -> None
     log = kube.logs(pod, namespace=complete.namespace)
     assert "tokens collected" in log
     assert "Traceback" not in log
+
+
+def test_helm_test_finds_the_store_and_what_else_is_needed(complete: Release, kube: Kube) -> None:
+    said = kube.helm("test", complete.name, f"--namespace={complete.namespace}", "--logs", "--timeout=120s")
+    assert "Succeeded" in said
+    assert complete.kube.s3["AWS_SECRET_ACCESS_KEY"] not in said
 
 
 def test_installed_again_it_is_complete_and_starts_no_pod(complete: Release, kube: Kube) -> None:

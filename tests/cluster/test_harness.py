@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness import ClusterError, Kube, Local
+from harness import ClusterError, Kube, Local, image_store, node, tiny_images
 from harness.tiny_images import BUSYBOX
 
 if TYPE_CHECKING:
@@ -162,3 +162,35 @@ def test_a_killed_container_is_started_again(kube: Kube, namespace: str, local: 
         return status.get("lastState", {}).get("terminated")
 
     assert kube.wait_for("it is started again", ended, namespace=namespace)["exitCode"] == 137
+
+
+def test_an_image_whose_name_another_takes_is_removed_and_its_pods_run_on(
+    kube: Kube, namespace: str, local: Local, tmp_path: Path
+):
+    name = f"kubesae.test/{namespace}:1"  # new, as its content is
+
+    def images(*arguments):
+        return local.world.run([*node.ctr(local.programs), "images", *arguments]).split()
+
+    def load(content):
+        (tmp_path / "content").write_text(f"{content} of {namespace}")
+        files = {"bin/busybox": tiny_images._BUSYBOX, "content": tmp_path / "content"}
+        before = image_store.held_blobs(local.world, local.programs)
+        local.load_image(tiny_images._archive(tmp_path / "image.tar", name, files, {}, {}))
+        return image_store.held_blobs(local.world, local.programs) - before
+
+    first = load("first")
+    kube.wait_for("the first has its second name", lambda: first & set(images("list", "--quiet")))
+    old = pod("old", "")
+    old["spec"]["containers"][0] |= {"image": name, "command": ["/bin/busybox", "sleep", "600"]}
+    kube.apply(old, namespace=namespace)
+    kube.wait_for("it runs", lambda: phase(kube, "old", namespace) == "Running", namespace=namespace)
+
+    second = load("second")
+    held = image_store.held_blobs(local.world, local.programs)
+    assert not first & held
+    assert second
+    assert second <= held
+    said = kube.kubectl("exec", "old", f"--namespace={namespace}", "--", "/bin/busybox", "cat", "/content")
+    assert said == f"first of {namespace}"
+    images("remove", "--sync", name)

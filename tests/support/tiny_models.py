@@ -50,12 +50,14 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def save_model(folder: Path, architecture: str, *, seed: int = 0, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Save a random model of `architecture` and the tokenizer."""
+def save_model(
+    folder: Path, architecture: str, *, seed: int = 0, dtype: torch.dtype = torch.bfloat16, **sizes: int
+) -> None:
+    """Save a random model of `architecture` and the tokenizer; `sizes` are fields of its config, in place of ours."""
     name, extra = ARCHITECTURES[architecture]
     model_class = getattr(transformers, name)
     torch.manual_seed(seed)
-    config = model_class.config_class(**_SMALL | extra)
+    config = model_class.config_class(**_SMALL | extra | sizes)
     config.initializer_range = 0.3
     model_class(config).to(dtype).save_pretrained(folder)
     save_tokenizer(folder)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from kubesae import __version__
 from kubesae.cli import console
 from kubesae.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER, Interrupted, KubesaeError
 from kubesae.memory import is_out_of_memory, reason_of
@@ -99,7 +100,7 @@ class LazyGroup(click.Group):
         "max_content_width": 120,
     },
 )
-@click.version_option(package_name="kubesae", prog_name="kubesae")
+@click.version_option(__version__, prog_name="kubesae")
 @click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", envvar="KUBESAE_LOG_FORMAT", help="log lines"
 )

@@ -16,6 +16,7 @@ from botocore.exceptions import (
     ClientError,
     ConfigNotFound,
     ConfigParseError,
+    EndpointResolutionError,
     InvalidRegionError,
     NoCredentialsError,
     PartialCredentialsError,
@@ -70,7 +71,7 @@ _KIND_OF_STATUS = {
 _FIRST_SERVER_FAULT = 500
 _KINDS_OF_ERRORS = {
     Kind.CREDENTIALS: (NoCredentialsError, PartialCredentialsError),
-    Kind.SETTINGS: (ProfileNotFound, InvalidRegionError, ConfigNotFound, ConfigParseError),
+    Kind.SETTINGS: (ProfileNotFound, InvalidRegionError, ConfigNotFound, ConfigParseError, EndpointResolutionError),
 }
 
 # of a URL in a message: it tells a reader nothing

@@ -1,6 +1,6 @@
 """The cluster from the command line, which `make cluster` and `make cluster-down` use.
 
-PYTHONPATH=tests/cluster .venv/bin/python -m harness up|down|status|load IMAGE.tar
+PYTHONPATH=tests/cluster .venv/bin/python -m harness up|down|status|images|load IMAGE.tar
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from harness.errors import ClusterError
+from harness.images import JOBS, OPERATOR, load_images
 from harness.instance import Instance
 from harness.local import Local
 from harness.teardown import down
@@ -35,17 +36,27 @@ def main(arguments: list[str]) -> int:
                 return 1
             _show_exports(found)
             _show(found.kube.describe())
+        case ["images"]:
+            local = _cluster_for_images()
+            start = time.monotonic()
+            load_images(local)
+            _say(f"The cluster '{local.instance.name}' has {JOBS} and {OPERATOR} ({time.monotonic() - start:.0f} s).")
         case ["load", *sources] if sources:
-            found = Local.attached()
-            if not found:
-                raise ClusterError("there is no cluster to load an image into. To bring it up: make cluster")
+            local = _cluster_for_images()
             for source in sources:
                 path, _, name = source.partition("=")
-                found.load_image(Path(path), name)
+                local.load_image(Path(path), name)
         case _:
             _say(__doc__.strip())
             return 2
     return 0
+
+
+def _cluster_for_images() -> Local:
+    found = Local.attached()
+    if not found:
+        raise ClusterError("there is no cluster to load an image into. To bring it up: make cluster")
+    return found
 
 
 def _show_exports(local: Local) -> None:

@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 
 _ETCD = "http://127.0.0.1:2379"  # in the cluster's own network: neither the machine nor a Pod gets there
 MASTERS = "system:masters"
+_PATIENCE = "--node-monitor-grace-period=24h"
 
 
-def start(instance: Instance, programs: Programs, components: Components, authority: Authority) -> None:
-    """Start them and wait until the API server answers."""
+def start(
+    instance: Instance, programs: Programs, components: Components, authority: Authority, *, watch_nodes: bool = True
+) -> None:
+    """Start them and wait until the API server answers. `watch_nodes`: a node that falls silent is lost."""
     _start_etcd(instance, programs, components)
     _start_api_server(instance, programs, components, authority)
-    _start_controllers(instance, programs, components, authority)
+    _start_controllers(instance, programs, components, authority, [] if watch_nodes else [_PATIENCE])
     _start_scheduler(instance, programs, components, authority)
 
 
@@ -82,7 +85,7 @@ def _start_api_server(instance: Instance, programs: Programs, components: Compon
             f"--kubelet-client-certificate={to_kubelet[0]}",
             f"--kubelet-client-key={to_kubelet[1]}",
             f"--audit-policy-file={policy}",
-            f"--audit-log-path={instance.logs / 'audit.log'}",
+            f"--audit-log-path={instance.audit_log}",
             "--allow-privileged=true",
             "--profiling=false",
         ],
@@ -90,7 +93,9 @@ def _start_api_server(instance: Instance, programs: Programs, components: Compon
     )
 
 
-def _start_controllers(instance: Instance, programs: Programs, components: Components, authority: Authority) -> None:
+def _start_controllers(
+    instance: Instance, programs: Programs, components: Components, authority: Authority, more: list[str]
+) -> None:
     path = instance.run / "controllers.kubeconfig"
     kubeconfig = authority.kubeconfig(path, instance.server, "system:kube-controller-manager")
     components.start(
@@ -108,6 +113,7 @@ def _start_controllers(instance: Instance, programs: Programs, components: Compo
             "--kube-api-qps=200",
             "--kube-api-burst=400",
             "--profiling=false",
+            *more,
         ],
     )
 

@@ -28,6 +28,8 @@ _NAME = "io.containerd.image.name"
 def load_image(world: World, programs: Programs, source: Path, name: str = "") -> None:
     """Import an OCI archive, or an OCI layout: then `name` picks one of its images, or names the only one.
 
+    An image that this one takes the name of is removed with all that no other image shares; Pods that run it run on.
+
     Raises:
         ClusterError: there is none, or containerd refuses it.
 
@@ -40,11 +42,26 @@ def load_image(world: World, programs: Programs, source: Path, name: str = "") -
     else:
         with source.open("rb") as stream:
             run(command, stream=stream, timeout=900)
+    _remove_nameless(world, programs)
 
 
 def held_blobs(world: World, programs: Programs) -> set[str]:
     """Return the digests of all blobs that containerd holds."""
     return set(world.run([*ctr(programs), "content", "list", "--quiet"]).split())
+
+
+def _remove_nameless(world: World, programs: Programs) -> None:
+    """Remove the images whose names others have got.
+
+    Kubernetes' part of containerd gives each image a second name, `sha256:` and the digest of its configuration. That
+    name stays when the first one goes to another image, and what has a name is never collected as garbage.
+    """
+    listed = world.run([*ctr(programs), "images", "list"]).splitlines()[1:]
+    digests = {name: digest for name, _, digest, *_ in map(str.split, listed)}
+    named = {digest for name, digest in digests.items() if not name.startswith("sha256:")}
+    nameless = [name for name, digest in digests.items() if digest not in named]
+    if nameless:
+        world.run([*ctr(programs), "images", "remove", "--sync", *nameless], timeout=300)
 
 
 def _import_layout(folder: Path, name: str, held: set[str], command: list[str]) -> None:

@@ -53,6 +53,16 @@ class Instance:
         return self.run / "logs"
 
     @cached_property
+    def audit_log(self) -> Path:
+        """A JSON line for each request that a service account makes of the API server."""
+        return self.logs / "audit.log"
+
+    @cached_property
+    def s3_log(self) -> Path:
+        """A line for each request to the S3 server, in the format of S3's own access log."""
+        return self.logs / "s3-access.log"
+
+    @cached_property
     def pki(self) -> Path:
         """Keys and certificates."""
         return self.run / "pki"

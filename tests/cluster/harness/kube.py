@@ -85,6 +85,15 @@ class Kube:
         self.wait_for(f"the namespace {name} can take Pods", lambda: self.kubectl(*account), timeout=60)
         return name
 
+    def delete_namespace(self, name: str) -> None:
+        """Delete a namespace, and do not wait for it.
+
+        Its Jobs go first. Kubernetes itself begins with the Pods, and a Job that counts failures of each index does not
+        let go of a failed Pod before it has made another one, which nobody can in a namespace that ends.
+        """
+        self.kubectl("delete", "jobs", "--all", f"--namespace={name}", "--wait=false")
+        self.kubectl("delete", "namespace", name, "--wait=false")
+
     def folder_claim(self, name: str, folder: Path, *, namespace: str) -> str:
         """Make a PersistentVolumeClaim that is a folder of the node, which restricted Pods may not name themselves."""
         folder.mkdir(parents=True, exist_ok=True)

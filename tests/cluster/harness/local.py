@@ -6,6 +6,7 @@ Use it as `with Local.up() as cluster: cluster.kube.kubectl("get", "nodes")`.
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -36,13 +37,21 @@ class Local:
     kube: Kube
 
     @classmethod
-    def up(cls, instance: Instance | None = None, *, lasting: bool = False, keep_objects: bool = False) -> Local:
+    def up(
+        cls,
+        instance: Instance | None = None,
+        *,
+        lasting: bool = False,
+        keep_objects: bool = False,
+        without_node: bool = False,
+    ) -> Local:
         """Bring a cluster up.
 
         Args:
             instance: which one; by default the one that the environment names.
             lasting: it outlives this process. Otherwise it ends with it, and the next `up` removes what remains.
             keep_objects: what the S3 server of the last one held is there again.
+            without_node: the control plane and the S3 server alone. Nodes that somebody makes are ready for ever.
 
         Raises:
             ClusterError: one is up already, or a component does not start; the message shows its log.
@@ -60,7 +69,8 @@ class Local:
                 )
             take_down(instance, keep_objects=keep_objects)
             try:
-                return _bring_up(instance, programs, owner=None if lasting else Process.of(os.getpid()))
+                owner = None if lasting else Process.of(os.getpid())
+                return _bring_up(instance, programs, owner=owner, with_node=not without_node)
             except BaseException as error:
                 take_down(instance, keep_logs=isinstance(error, Exception))  # not when the user interrupted it
                 raise
@@ -90,11 +100,11 @@ class Local:
         """Give the node an image: see `image_store.load_image`."""
         image_store.load_image(self.world, self.programs, source, name)
 
-    def kill_container(self, pod: str, *, namespace: str) -> None:
-        """Kill what runs in a Pod's first container, as a fault of its own would: SIGKILL, no grace."""
+    def kill_container(self, pod: str, *, namespace: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send what runs in a Pod's first container a signal that the kubelet knows nothing of."""
         status = self.kube.get("pod", pod, namespace=namespace)["status"]["containerStatuses"][0]
         container = status["containerID"].removeprefix("containerd://")
-        self.world.run([*node.ctr(self.programs), "tasks", "kill", "--signal=SIGKILL", container])
+        self.world.run([*node.ctr(self.programs), "tasks", "kill", f"--signal={number.name}", container])
 
     def restart_kubelet(self) -> None:
         """Start the kubelet anew. It forgets GPUs that no device plugin tells it of, so the node gets them again."""
@@ -123,7 +133,7 @@ class Local:
         self.down()
 
 
-def _bring_up(instance: Instance, programs: Programs, *, owner: Process | None) -> Local:
+def _bring_up(instance: Instance, programs: Programs, *, owner: Process | None, with_node: bool) -> Local:
     state = State(owner, kernel_settings())
     state.save(instance)
     instance.logs.mkdir(parents=True, exist_ok=True)
@@ -135,16 +145,19 @@ def _bring_up(instance: Instance, programs: Programs, *, owner: Process | None) 
     authority = Authority(instance.pki)
     authority.kubeconfig(instance.kubeconfig, instance.server, "administrator", organisation=control_plane.MASTERS)
     components = _local(instance, programs, world, state).components
-    node.start_containerd(instance, programs, components)
+    if with_node:
+        node.start_containerd(instance, programs, components)
     state.s3 = services.start_s3(instance, programs, components)
     local = _local(instance, programs, world, state)
-    local.load_image(tiny_images.pause_archive(pause))
-    local.load_image(tiny_images.busybox_archive(instance.run))
-    control_plane.start(instance, programs, components, authority)
-    node.start(instance, programs, components, authority)
-    services.start_dns(instance, programs, components, authority)
-    services.start_training_operator(instance, programs, components, authority, local.kube)
-    local.give_gpus()
+    if with_node:
+        local.load_image(tiny_images.pause_archive(pause))
+        local.load_image(tiny_images.busybox_archive(instance.run))
+    control_plane.start(instance, programs, components, authority, watch_nodes=with_node)
+    if with_node:
+        node.start(instance, programs, components, authority)
+        services.start_dns(instance, programs, components, authority)
+        services.start_training_operator(instance, programs, components, authority, local.kube)
+        local.give_gpus()
     state.ready = True
     state.save(instance)
     return local

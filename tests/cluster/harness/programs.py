@@ -45,11 +45,11 @@ class Programs:
         return cls(training_operator_crd=_training_crd(), **built)
 
 
-def command_line_tools(folder: Path) -> Path:
-    """Return `folder` with kubectl and helm in it, by these names: what to put on PATH."""
+def command_line_tools(folder: Path, helm: str = "helm") -> Path:
+    """Return `folder` with kubectl and helm in it, by these names: what to put on PATH. Helm 3 is the tool `helm3`."""
     folder.mkdir(parents=True, exist_ok=True)
     built = {"kubectl": Path(_tool("build-server", "kubernetes")) / "kubectl"}
-    built["helm"] = Path(_tool("build-server", "helm"))
+    built["helm"] = Path(_tool("build-server", helm))
     for name, program in built.items():
         partial = folder / f".{name}.{os.getpid()}"
         partial.symlink_to(program)

@@ -68,7 +68,7 @@ def start_s3(instance: Instance, programs: Programs, components: Components) -> 
     objects, metadata, users = folders
     command: list[str | Path] = [programs.versitygw, "--port", f"{instance.node}:{_S3_PORT}", "--region", REGION]
     command += ["--health", "/health", "--quiet", "--keep-alive", "--iam-cache-disable"]
-    command += ["--iam-dir", users, "posix", "--sidecar", metadata, objects]
+    command += ["--access-log", instance.s3_log, "--iam-dir", users, "posix", "--sidecar", metadata, objects]
     endpoint = f"http://{instance.node}:{_S3_PORT}"
     components.start("s3", command, environment, ready=f"{endpoint}/health")
     return {

@@ -115,6 +115,7 @@ def test_no_credentials_are_told(s3_bucket: str, monkeypatch: pytest.MonkeyPatch
     ("name", "value"),
     [
         ("AWS_ENDPOINT_URL", "nonsense"),
+        ("AWS_ENDPOINT_URL", "ftp://nowhere"),
         ("AWS_REGION", "no region"),
         ("AWS_PROFILE", "nobody"),
         ("AWS_CA_BUNDLE", "/no/such/file"),

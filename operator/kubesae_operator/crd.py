@@ -167,16 +167,6 @@ def _status() -> Schema:
             "state": {"type": "string", "enum": list(get_args(State))},
         },
     )
-    row = _object(
-        "",
-        {
-            "shard": _number("the shard"),
-            "tokens": _number("tokens committed without a gap"),
-            "chunk": _number("complete chunks"),
-            "lastCommit": {**_text("when its last part was committed"), "format": "date-time"},
-            "restarts": _number("how often its Pods were started again"),
-        },
-    )
     train = _object(
         "the SAE that is being trained, or was last",
         {
@@ -201,7 +191,15 @@ def _status() -> Schema:
         "bytes": _number("bytes of the activations, computed from a record and the tokens"),
         "resume": _text("from where work would go on: shard:next part, or the newest checkpoint's step"),
         "train": train,
-        "shardRows": _map(f"each shard, where there are at most {MOST_ROWS}", "shard", {**row, "required": ["shard"]}),
+        "shardRows": {
+            "description": (
+                f"each shard, where there are at most {MOST_ROWS}: tokens committed without a gap, complete chunks, "
+                "when its last part was committed, how often its Pods were started again"
+            ),
+            "type": "array",
+            "items": {"type": "string"},
+            "x-kubernetes-list-type": "atomic",
+        },
         "conditions": _map(_conditions_text(), "type", _condition()),
     }
     return _object("what the operator saw last", fields)

@@ -75,12 +75,13 @@ def eta(seconds: float) -> str:
     return f"{days}d{hours}h"
 
 
-def _row(observed: Observed, shard: ShardState) -> dict[str, Any]:
-    row: dict[str, Any] = {"shard": shard.shard, "tokens": shard.tokens, "chunk": shard.chunk}
+def _row(observed: Observed, shard: ShardState) -> str:
+    """Return a shard's row: text, because `kubectl describe` gives each field of an object a line of its own."""
+    row = f"{shard.shard}: {shard.tokens:,} tokens, chunk {shard.chunk}"
     if shard.last_commit is not None:
-        row["lastCommit"] = shard.last_commit.strftime("%Y-%m-%dT%H:%M:%SZ")
+        row += f", committed {shard.last_commit:%Y-%m-%dT%H:%M:%SZ}"
     restarts = [pod.restarts for pod in observed.pods if pod.phase == "collect" and pod.index == shard.shard]
-    return {**row, "restarts": max(restarts)} if any(restarts) else row
+    return f"{row}, restarts {max(restarts)}" if any(restarts) else row
 
 
 def _current(saes: tuple[SaeProgress, ...]) -> SaeProgress | None:

@@ -75,10 +75,9 @@ def _word(observed: Observed, states: Sequence[PhaseState]) -> str:
 
 
 def _fitted(status: dict[str, Any]) -> dict[str, Any]:
-    """Return the status in at most `MOST_BYTES`: commit times of shards, messages and rows of shards are cut for it."""
-    rows: list[dict[str, Any]] = status.get("shardRows", [])
-    untimed = [{name: value for name, value in row.items() if name != "lastCommit"} for row in rows]
-    ways = [(longest, kept) for kept in (rows, untimed, []) for longest in (LONG, SHORT)]
+    """Return the status in at most `MOST_BYTES`: messages are cut for it, and rows of shards are left out."""
+    rows: list[str] = status.get("shardRows", [])
+    ways = [(longest, kept) for kept in (rows, []) for longest in (LONG, SHORT)]
     for longest, kept in (*ways, (SHORTEST, [])):
         cut = [{**item, "message": _cut(item["message"], longest)} for item in status["conditions"]]
         fitted = {**status, "conditions": cut, "shardRows": kept}

@@ -55,8 +55,8 @@ class Collection:
         """Return the name of a Pod that is at work."""
 
         def at_work() -> list[str]:
-            found = [pod for pod in self.run.pods("collect") if pod["status"]["phase"] == "Running"]
-            return sorted(pod["metadata"]["name"] for pod in found if "deletionTimestamp" not in pod["metadata"])
+            found = [pod for pod in self.run.pods("collect") if "deletionTimestamp" not in pod["metadata"]]
+            return sorted(pod["metadata"]["name"] for pod in found if _runs(pod))  # the Pod's phase comes later
 
         names = self.kube.wait_for("a Pod is at work", at_work, timeout=120, namespace=self.run.namespace)
         return self.moments.choice(names)
@@ -84,6 +84,10 @@ class Collection:
         return found
 
 
+def _runs(pod: dict[str, Any]) -> bool:
+    return any("running" in container["state"] for container in pod["status"].get("containerStatuses", ()))
+
+
 def kill(collection: Collection) -> None:
     pod = collection.victim()
     collection.local.kill_container(pod, namespace=collection.run.namespace)
@@ -96,7 +100,6 @@ def interrupt(collection: Collection) -> None:
     index = collection.pod(pod)["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"]
     collection.local.kill_container(pod, namespace=collection.run.namespace, number=signal.SIGTERM)
     assert collection.until_ended(pod)["exitCode"] == EXIT_INTERRUPTED
-    assert collection.pod(pod)["status"]["phase"] == "Failed"
 
     def replaced() -> bool:
         found = collection.run.pods("collect")
@@ -155,7 +158,7 @@ def restart_api_server(collection: Collection) -> None:
 
 def _restart(collection: Collection, component: str) -> None:
     collection.local.components.stop(component, signal.SIGKILL)
-    time.sleep(collection.moments.uniform(0, 10))
+    time.sleep(collection.moments.uniform(0, 5))
     collection.local.components.start_again(component)
 
 
@@ -205,7 +208,7 @@ def collection(
 
 def strike(collection: Collection, kinds: list[str], faults: Faults) -> None:
     """Strike by each kind, at random moments."""
-    shares = sorted(collection.moments.uniform(0.02, 0.75) for _ in kinds)
+    shares = sorted(collection.moments.uniform(0.02, 0.65) for _ in kinds)
     for share, kind in zip(shares, kinds, strict=True):
         collection.until(share)
         began = time.monotonic()

@@ -87,7 +87,7 @@ def test_everything_that_the_operator_reads_has_a_field():
 
 
 def test_lists_are_merged_by_their_keys_and_not_replaced():
-    for name, key in (("conditions", "type"), ("phases", "name"), ("shardRows", "shard")):
+    for name, key in (("conditions", "type"), ("phases", "name")):
         field = STATUS["properties"][name]
         assert (field["x-kubernetes-list-type"], field["x-kubernetes-list-map-keys"]) == ("map", [key])
         assert key in field["items"]["required"]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from kubesae.ledger import PHASES
-from kubesae_operator.api import JobState, Problem, SaeExperiment, StoreRef
+from kubesae_operator.api import CONDITIONS, REASONS, JobState, Problem, SaeExperiment, StoreRef
+
+DOCS = Path(__file__).parents[3] / "docs"
 
 META = {"namespace": "a", "name": "exp", "uid": "u", "creationTimestamp": "2026-05-01T10:00:00Z"}
 LABELS = {"kubesae.dev/experiment": "exp", "kubesae.dev/phase": "train", "kubesae.dev/sae": "wide"}
@@ -118,3 +122,8 @@ def test_an_end_says_when_and_why():
 
 def test_a_problem_is_one_line():
     assert Problem("AccessDenied", " a\n\tb  c ").message == "a b c"
+
+
+def test_every_reason_and_condition_is_explained_to_users():
+    text = "".join((DOCS / name).read_text() for name in ("kubernetes.md", "contracts.md"))
+    assert [word for word in (*REASONS, *CONDITIONS) if f"`{word}`" not in text] == []

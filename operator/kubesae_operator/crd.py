@@ -31,7 +31,13 @@ COLUMNS = (
     ("Train", "string", ".status.train.summary", "loss/L0", 0),
     ("Age", "date", ".metadata.creationTimestamp", "since it was made", 0),
     ("Data", "string", ".spec.experiment.data", "the data prefix", 1),
-    ("Unready", "string", '.status.conditions[?(@.type=="Ready")].message', "what keeps the operator from seeing it", 1),
+    (
+        "Unready",
+        "string",
+        '.status.conditions[?(@.type=="Ready")].message',
+        "what keeps the operator from seeing it",
+        1,
+    ),
     ("Failed", "string", '.status.conditions[?(@.type=="Failed")].message', "what has failed", 1),
     ("Degraded", "string", '.status.conditions[?(@.type=="Degraded")].message', "what holds it up", 1),
 )

@@ -132,7 +132,7 @@ def _pod_message(observed: Observed, state: PhaseState, reason: str, pod: PodSta
     if reason == "Unschedulable":
         return f"{who}: {said} Add such nodes or wait for them, or change phases.{phase}.gpus, resources, nodeSelector."
     if reason == "OutOfMemory":
-        return f"{who} on {node} was killed for memory. Raise phases.{phase}.resources.limits.memory."
+        return f"{who} on {node} ran out of memory. Raise phases.{phase}.resources.limits.memory."
     if reason == "PodStuck":
         late = _about(observed.now - datetime.fromisoformat(pod.deleted_at))
         return (

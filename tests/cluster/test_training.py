@@ -45,7 +45,8 @@ def train(kube: Kube, tiny: Tiny, undisturbed: Run) -> Callable[..., Run]:
     def start(namespace: str, backend: str, **settings: Any) -> Run:
         output = tiny.store(namespace)
         experiment = {"data": undisturbed.store.url, "output": output.url, "sae": [SAE]}
-        phases = {"train": {"backend": backend, **settings}}
+        memory = {"limits": {"memory": "3Gi"}}  # all rows of a shard, and torch, for each Pod
+        phases = {"train": {"backend": backend, "resources": memory, **settings}}
         run = tiny.run(namespace, "train", prepared=False, experiment=experiment, phases=phases)
         run.install()
         return run

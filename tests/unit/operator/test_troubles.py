@@ -47,7 +47,7 @@ def of_pods(*pods):
         (
             ("OutOfMemory", ""),
             "OutOfMemory",
-            ["node-1 was killed for memory", "phases.collect.resources.limits.memory"],
+            ["node-1 ran out of memory", "phases.collect.resources.limits.memory"],
         ),
     ],
 )

@@ -6,6 +6,7 @@ Each trains on the data of the undisturbed collection, which it only reads, and 
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,7 @@ def train(kube: Kube, tiny: Tiny, undisturbed: Run) -> Callable[..., Run]:
 @pytest.fixture(scope="module")
 def expected(kube: Kube, train: Callable[..., Run]) -> Objects:
     """Give what a training leaves to which nothing happens."""
-    namespace = kube.namespace("undisturbed-training")
+    namespace = kube.namespace(f"undisturbed-{secrets.token_hex(4)}")
     run = train(namespace, "job")
     run.wait_until_complete(timeout=400)
     left = objects(run.store)

@@ -5,7 +5,8 @@ blocks are read by ranged reads into one preallocated buffer while the window be
 as they lie in the tar, and a batch is gathered from them: each row is copied once. Memory: two windows and a batch.
 A window has a planned number of batches, ceil(its rows / batch size); each of its blocks is shuffled and dealt evenly
 over them, so every batch holds rows of every block of its window. Flagged rows (first positions, special tokens, norm
-outliers) are left out, which makes batches a little smaller, never different in number.
+outliers) are left out, which makes batches a little smaller, never different in number. Where blocks have fewer rows
+than a window has batches, some batches have a few rows more than asked for.
 
 With several ranks, rank r reads and deals blocks r, r + n, r + 2n, ... of each window. So each block is read once, by
 one rank, and the rows of every batch are the same for any number of ranks. What is read next follows from two integers,
@@ -204,7 +205,10 @@ class Reader:
                 self.waited += time.perf_counter() - began
                 ahead = self._source.start(shares[i + 1], self._buffers[(i + 1) % 2]) if i + 1 < len(windows) else []
                 hands = self._deal(window, [np.flatnonzero(block.flags == 0) for block in blocks], epoch)
-                totals = self._ranks.sum(torch.tensor([sum(map(len, hand)) for hand in hands])).tolist()
+                sizes = [sum(map(len, hand)) for hand in hands]
+                totals = self._ranks.sum(torch.tensor(sizes)).tolist()
+                if len(self._batch) < max(sizes):
+                    self._batch = self._source.memory(max(sizes))
                 for j in range(max(0, position - window.first), window.batches):
                     x_BD = self._source.gather(list(zip(blocks, hands[j], strict=True)), self._batch)
                     yield Batch(x_BD, totals[j], window.first + j + 1)
@@ -215,11 +219,9 @@ class Reader:
             raise
 
     def _make_room(self, size: int) -> None:
-        """Have two buffers of at least `size` bytes, and one for a batch; they are kept for the epochs that follow."""
+        """Have two buffers of at least `size` bytes; they are kept for the epochs that follow."""
         if len(self._buffers[0]) < size:
             self._buffers = [np.empty(size, np.uint8), np.empty(size, np.uint8)]
-        if not len(self._batch):
-            self._batch = self._source.memory(self._batch_size)
 
     def _deal(
         self, window: Window, unflagged: Sequence[npt.NDArray[np.int64]], epoch: int

@@ -40,13 +40,20 @@ def refs(data: Store) -> list[BlockRef]:
 
 
 def epoch(
-    data: Store, refs: list[BlockRef], *, number: int = 0, position: int = 0, world: int = 1, seed: int = 5
+    data: Store,
+    refs: list[BlockRef],
+    *,
+    number: int = 0,
+    position: int = 0,
+    world: int = 1,
+    seed: int = 5,
+    batch: int = BATCH,
 ) -> list[list[tuple[float, ...]]]:
     """The rows of each batch, of all ranks together, in some order of their own."""
 
     def work(ranks: Ranks) -> list[tuple[torch.Tensor, int, int]]:
         with BlockSource(data, "bfloat16", D_MODEL, workers=2) as source:
-            reader = Reader(source, refs, shuffle_rows=SHUFFLE, batch_size=BATCH, seed=seed, ranks=ranks)
+            reader = Reader(source, refs, shuffle_rows=SHUFFLE, batch_size=batch, seed=seed, ranks=ranks)
             return [(b.x_BD.float(), b.total_rows, b.position) for b in reader.batches(number, position)]
 
     batches = []
@@ -72,6 +79,16 @@ def test_batches_are_full_but_for_flagged_rows(data: Store, refs: list[BlockRef]
     sizes = [len(batch) for batch in epoch(data, refs)]
     assert max(sizes) <= BATCH
     assert min(sizes) > BATCH / 2
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5, 7])
+def test_small_batches_of_small_blocks_may_be_larger_than_asked_for(
+    data: Store, refs: list[BlockRef], batch: int
+) -> None:
+    """A block with fewer rows than there are batches gives a row to some: where few are flagged, some get too many."""
+    batches = epoch(data, refs, batch=batch)
+    assert sorted(row for rows in batches for row in rows) == unflagged(data, refs)
+    assert max(map(len, batches)) > batch
 
 
 @pytest.mark.parametrize("world", [2, 3, 5])

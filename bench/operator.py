@@ -26,6 +26,7 @@ import time
 from bisect import bisect_right
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from bench.support import fake_nodes
@@ -124,7 +125,7 @@ class Measured:
     status_bytes: int
     column_age: float
     writes: int
-    leases: int
+    leases_per_second: float
     lists: int
 
     def print_rows(self, slots: int) -> None:
@@ -135,7 +136,7 @@ class Measured:
 
         row("rss-mib", self.peak_bytes / 2**20, "MiB", 128)
         row("api-writes-per-second", self.writes / self.seconds, "1/s", 0.1)
-        row("lease-writes-per-second", self.leases / self.seconds, "1/s", 0.1)
+        row("lease-writes-per-second", self.leases_per_second, "1/s", 0.1)
         row("status-bytes", self.status_bytes, "bytes", 4096)
         row("column-age-seconds", self.column_age, "s", 20)
         row("lists-per-hour", 3600 * self.lists / self.seconds, "1/h", 20_000)
@@ -223,14 +224,15 @@ def watch(
         time.sleep(LOOK_SECONDS)
     end = time.time()
     asked = [json.loads(line) for line in audit.lines() if USER in line]
-    written = [request["objectRef"]["resource"] for request in asked if is_write(request)]
+    written = [request for request in asked if is_write(request)]
+    renewals = [request for request in written if request["objectRef"]["resource"] == "leases"]
     return Measured(
         seconds=end - start,
         peak_bytes=operator.peak_bytes(),
         status_bytes=status_bytes,
         column_age=oldest(ledger.truth, column.shown, start, end),
-        writes=sum(resource != "leases" for resource in written),
-        leases=written.count("leases"),
+        writes=len(written) - len(renewals),
+        leases_per_second=frequency([datetime.fromisoformat(one["requestReceivedTimestamp"]) for one in renewals]),
         lists=sum(" s3_ListObjects" in line for line in s3.lines()),
     )
 
@@ -238,6 +240,11 @@ def watch(
 def is_write(request: dict[str, Any]) -> bool:
     """Whether a line of the audit log is a write by the operator."""
     return request["user"]["username"] == USER and request["verb"] in WRITES and request["stage"] == "ResponseComplete"
+
+
+def frequency(times: Sequence[datetime]) -> float:
+    """Return how often a second something happened, from the first time to the last."""
+    return (len(times) - 1) / (times[-1] - times[0]).total_seconds() if len(times) > 1 else 0.0
 
 
 def ready_pods(release: Release) -> int:

@@ -30,7 +30,7 @@ LOOK_SECONDS = 15.0
 QUIET_SECONDS = 60.0
 AGAIN_SECONDS = 2.0
 WHOLE_SECONDS = 900.0
-LISTS_PER_HOUR = 18_000.0
+LISTS_PER_HOUR = 19_500.0
 """listings of one experiment's store, at most"""
 
 TELL_SECONDS = 3600.0
@@ -70,7 +70,6 @@ class Reading:
         self._settings: S3Settings | None = None
         self._bucket: Bucket | None = None
         self._looked = self._whole = float("-inf")
-        self._interval = LOOK_SECONDS
 
     def read(self, experiment: SaeExperiment, *, busy: bool, hurry: bool) -> float:
         """Look, if a look is due; return the seconds until the next one.
@@ -85,15 +84,20 @@ class Reading:
         if asked != self._asked:
             self._asked = asked
             self._begin()
-        wait = self._looked + (AGAIN_SECONDS if hurry else self._interval) - time.monotonic()
+        wait = self._looked + (AGAIN_SECONDS if hurry else self._interval(busy=busy)) - time.monotonic()
         if wait > 0:
             return wait
+        self._looked = time.monotonic()  # and not after the look: what it showed first is no older than what last
         self.problem = self._look(experiment)
+        if self.problem:
+            self._looked = time.monotonic()  # a store that does not answer has no claim on all workers
         self._tell(experiment)
-        self._looked = time.monotonic()
+        return self._interval(busy=busy)
+
+    def _interval(self, *, busy: bool) -> float:
+        """Return the seconds between two looks."""
         lists = self.view.lists if self.view else 0
-        self._interval = max(LOOK_SECONDS if busy or self.problem else QUIET_SECONDS, lists * 3600 / LISTS_PER_HOUR)
-        return self._interval
+        return max(LOOK_SECONDS if busy or self.problem else QUIET_SECONDS, lists * 3600 / LISTS_PER_HOUR)
 
     def _tell(self, experiment: SaeExperiment) -> None:
         """Log what keeps the store from being read: once, and again when that has lasted, however it is worded."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(600, func_only=True)]
 
 BACKENDS = ("job", "pytorchjob")
-EPOCHS = 12
+EPOCHS = 6
 SAE: dict[str, Any] = {
     "name": "small",
     "layer": 3,

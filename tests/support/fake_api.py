@@ -262,7 +262,9 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def _event(self, what: str, item: Object) -> None:
-        self._chunk(json.dumps({"type": what, "object": item}).encode() + b"\n")
+        line = json.dumps({"type": what, "object": item}).encode() + b"\n"
+        self._chunk(line[:-9])  # servers send lines in pieces
+        self._chunk(line[-9:])
 
     def _chunk(self, data: bytes) -> None:
         self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))

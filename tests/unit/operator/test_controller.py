@@ -148,6 +148,24 @@ def test_who_does_not_lead_writes_nothing_until_it_does(server, operators, insta
     until(lambda: operator.value("phase", namespace="a", experiment="exp", phase="prepare", state="Running") is None)
 
 
+def test_who_ceases_to_lead_while_it_looks_writes_nothing(server, operators, installed, until, monkeypatch):
+    operator = operators(leads=False)
+    look, looks = operator.controller.observer.observe, []
+
+    def long_look(key):
+        operator.election.leads = False
+        looks.append(key)
+        return look(key)
+
+    until(lambda: operator.controller.observer.synced)
+    until(lambda: len(operator.controller.observer.jobs.objects) == 2)
+    monkeypatch.setattr(operator.controller.observer, "observe", long_look)
+    operator.election.leads = True
+    operator.controller.wake_all()
+    until(lambda: looks and not operator.controller._queue._taken)
+    assert server.count("PATCH|POST|PUT") == 0
+
+
 @pytest.mark.parametrize("fault", [Fault(status=500), Fault(status=403), Fault(drop=True)], ids=str)
 def test_what_is_refused_is_tried_again(server, operators, installed, until, fault):
     server.next("PATCH", fault, fault, fault)

@@ -139,6 +139,15 @@ def test_at_its_end_a_replica_gives_nothing_back_that_is_anothers(server, clock)
     assert lease(server)["holderIdentity"] == "two"
 
 
+def test_a_lease_that_a_person_gave_to_another_is_left_to_it(server, clock):
+    one = replica(server, "one")
+    one._take()
+    given = server.get(*LEASES, "system", "kubesae-operator")
+    server.put(*LEASES, {**given, "spec": {**given["spec"], "holderIdentity": "two"}})
+    one._release()
+    assert lease(server)["holderIdentity"] == "two"
+
+
 def test_an_end_without_an_answer_is_an_end(server, clock):
     one = replica(server, "one")
     one._take()
@@ -176,6 +185,21 @@ def test_a_renewal_that_comes_too_late_is_told_as_a_new_beginning(server, clock)
     one._take()
     assert one.leads
     assert len(told) == 2
+
+
+def test_a_lease_that_is_too_old_when_its_answer_comes_is_no_lead(server, clock):
+    told = []
+    one = replica(server, "one", lambda: told.append(clock.now))
+    make = one._api.post
+
+    def slow(path, body):
+        clock.now += LEAD_SECONDS
+        return make(path, body)
+
+    one._api.post = slow
+    one._take()
+    assert not one.leads
+    assert told == []
 
 
 def test_while_it_runs_it_leads_and_at_its_stop_it_does_not(server, until):

@@ -77,9 +77,10 @@ def test_an_experiment_is_seen_with_its_own_jobs_and_pods(server, watching, unti
     put(server, JOBS, "others", labels={"kubesae.dev/experiment": "another"})
     put(server, JOBS, "foreign", labels={})
     put(server, PODS, "exp-collect-0")
+    put(server, PODS, "exp-collect-1", "b")
     put(server, PODS, "done", status={"phase": "Succeeded"})
     until(lambda: len(watching.observer.jobs.objects) == 3 and watching.observer.train_jobs.objects)
-    until(lambda: watching.observer.pods.objects)
+    until(lambda: len(watching.observer.pods.objects) == 2)
     seen = watching.see()
     assert [(job.kind, job.key) for job in seen.jobs] == [
         ("Job", ("a", "exp-collect")),

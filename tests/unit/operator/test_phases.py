@@ -89,6 +89,11 @@ def test_a_held_job_holds_what_follows_but_not_what_is_beside_it():
     assert patched(seen) == [("train", "b", False, None)]
 
 
+def test_a_failed_phase_holds_what_follows():
+    jobs = [ended("train", "Failed", sae="a"), job("train", "b"), job("interpret", "a")]
+    assert patched(observed(jobs, view=view("prepare", "pilot", "collect", "verify"))) == [("train", "b", False, None)]
+
+
 def test_a_phase_that_is_off_is_neither_waited_for_nor_started():
     seen = observed([job("pilot"), job("train")], experiment=experiment(phases=("train", "interpret")))
     assert patched(seen) == [("train", "", False, None)]

@@ -13,7 +13,7 @@ from kubesae.store import open_store
 from kubesae_operator import reading as module
 from kubesae_operator.api import StoreRef
 from kubesae_operator.bucket import StoreView
-from kubesae_operator.reading import LOOK_SECONDS, QUIET_SECONDS, TELL_SECONDS, WHOLE_SECONDS, Reading
+from kubesae_operator.reading import LISTS_PER_HOUR, LOOK_SECONDS, QUIET_SECONDS, TELL_SECONDS, WHOLE_SECONDS, Reading
 from observed import NAMESPACE, NOW, experiment
 from s3_server import free_port
 from small_experiment import VALUES
@@ -239,7 +239,12 @@ def looks(monkeypatch):
 
 @pytest.mark.parametrize(
     ("lists", "busy", "seconds"),
-    [(5, True, LOOK_SECONDS), (75, True, LOOK_SECONDS), (5, False, QUIET_SECONDS), (1000, True, 200.0)],
+    [
+        (5, True, LOOK_SECONDS),
+        (75, True, LOOK_SECONDS),
+        (5, False, QUIET_SECONDS),
+        (1000, True, 1000 * 3600 / LISTS_PER_HOUR),
+    ],
 )
 def test_a_store_is_asked_no_more_often_than_is_of_use(reading, about, clock, looks, lists, busy, seconds):
     looks.lists = lists
@@ -253,6 +258,15 @@ def test_a_store_is_asked_no_more_often_than_is_of_use(reading, about, clock, lo
         clock.now += 1
     assert asked <= 20_000
     assert looks.looks >= 3600 / seconds - 1
+
+
+def test_what_has_begun_does_not_wait_as_long_as_what_is_quiet(reading, about, clock, looks):
+    looks.lists = 5
+    wanted = about("s3://bucket/data")
+    assert reading.read(wanted, busy=False, hurry=False) == QUIET_SECONDS
+    clock.now += LOOK_SECONDS
+    reading.read(wanted, busy=True, hurry=False)
+    assert looks.looks == 2
 
 
 def test_what_has_just_ended_is_looked_for_at_once_but_not_all_the_time(reading, about, clock, looks):

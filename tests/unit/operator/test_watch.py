@@ -88,7 +88,7 @@ def test_of_one_namespace_nothing_else_is_seen(server, until):
 
 
 @pytest.mark.parametrize("fault", [Fault(gone=True), Fault(status=410)], ids=["in the answer", "as the answer"])
-def test_a_version_that_the_server_has_forgotten_means_listing_anew(server, followed, until, fault):
+def test_a_version_that_the_server_has_forgotten_means_listing_anew(server, followed, until, caplog, fault):
     server.put(*BATCH, job("kept"))
     server.put(*BATCH, job("lost"))
     until(lambda: server.watchers and len(followed.seen) == 2)
@@ -101,6 +101,7 @@ def test_a_version_that_the_server_has_forgotten_means_listing_anew(server, foll
     until(lambda: server.count(LISTED) == 3 and server.watchers)
     assert followed.seen == {"kept": 0, "new": 1}
     assert (("lost", 0), None) in followed.told
+    assert "HTTP 410" not in caplog.text  # nothing is wrong
 
 
 def test_a_list_whose_pages_are_too_old_is_begun_anew(server, monkeypatch, until):

@@ -153,6 +153,7 @@ def experiment_of(slots: int) -> dict[str, Any]:
         "num_shards": slots,
         "context": CONTEXT,
         "contexts_per_part": CONTEXTS_PER_PART,
+        "pilot": {"tokens": 1_000_000, "chunk": 500_000},  # fewer than a shard has that is committed
         "sae": [{"name": "baseline", "layer": 45, "d_sae": 57_344}],
     }
 

@@ -7,8 +7,10 @@ thousand new or unfinished parts, and never more than one a shard and one a thou
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kubesae.errors import IdentityError
@@ -43,6 +45,12 @@ if TYPE_CHECKING:
     from kubesae.experiment import Experiment
     from kubesae.ledger import Scope
     from kubesae.store import Store
+
+WALKERS = 4
+"""listings of one store at the same time"""
+
+SHORTEST_STRETCH = 64
+"""shards that one listing after the other is quick enough for"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,22 +167,34 @@ class Bucket:
         return report.records_sha256 == record_list_hash(planned_records(plan, scope, self.experiment.pilot.tokens))
 
     def _walk(self, plan: Plan) -> None:
-        """Take in the records that are not known yet, shard by shard, from behind the last known one of each."""
-        position = ""
+        """Take in the records that are not known yet: of many shards several stretches of them at the same time.
+
+        What is shown is as old as the first listing of a look, so a look has to be short.
+        """
         unfinished = [shard for shard in range(plan.num_shards) if self._done(shard) < plan.parts(shard)]
-        for shard in sorted(unfinished, key=keys.record_folder):
+        unfinished.sort(key=keys.record_folder)
+        size = max(SHORTEST_STRETCH, -(-len(unfinished) // WALKERS))
+        stretches = [unfinished[i : i + size] for i in range(0, len(unfinished), size)]
+        with ThreadPoolExecutor(WALKERS, thread_name_prefix="walk") as pool:
+            self._lists += sum(pool.map(partial(self._walk_along, plan), stretches))
+
+    def _walk_along(self, plan: Plan, shards: Sequence[int]) -> int:
+        """Take in the records of some shards, from behind the last known one of each; return the number of listings."""
+        lists, position, ours = 0, "", set(shards)
+        for shard in shards:
             done = self._done(shard)
             position = max(position, keys.record(shard, done - 1) if done else keys.record_folder(shard))
             while position < keys.record(shard, plan.parts(shard) - 1):
                 page = self.data.list(keys.LEDGER, after=position, limit=MAX_PAGE)
-                self._lists += 1
+                lists += 1
                 for key, info in page.items():
                     place = keys.parse_record(key)
-                    if place and place[0] < plan.num_shards and place[1] < plan.parts(place[0]):
+                    if place and place[0] in ours and place[1] < plan.parts(place[0]):
                         self._commits.setdefault(place[0], Commits()).add(place[1], info.modified)
                 if len(page) < MAX_PAGE // 2:  # the last one; a full one may lack some that are no keys
-                    return
+                    return lists
                 position = max(page)
+        return lists
 
     def _look_at_saes(self, identity: DataIdentity) -> None:
         if not {"train", "interpret"} & set(self.phases):

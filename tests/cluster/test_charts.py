@@ -258,8 +258,14 @@ def test_a_rollback_to_another_image_starts_nothing_early_and_one_to_the_same_is
     experiment.release_phase("collect")
     running = experiment.until_running("collect", pods=2)
     where = f"--namespace={experiment.namespace}"
-    with pytest.raises(ClusterError, match=r"conflict.*spec.suspend"):
+    if experiment.kube.helm("version", "--short").startswith("v3"):  # applies from the client's side: no conflicts
         experiment.kube.helm("rollback", "exp", "2", where)
+        assert experiment.suspended()["collect"], "the operator has to release it again"
+        experiment.release_phase("collect")
+        running = experiment.until_running("collect", pods=2)
+    else:
+        with pytest.raises(ClusterError, match=r"conflict.*spec.suspend"):
+            experiment.kube.helm("rollback", "exp", "2", where)
     assert experiment.until_running("collect", pods=2) == running
     experiment.kube.helm("rollback", "exp", "1", where)
     experiment.kube.wait_for("the old Job is gone", lambda: len(experiment.jobs("collect")) == 1)

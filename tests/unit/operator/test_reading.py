@@ -98,8 +98,8 @@ def test_a_bucket_that_is_not_there_is_named_and_once_made_read(reading, about, 
 
 def test_credentials_that_may_not_read_are_told_what_to_allow(server, reading, about, s3_server, clock):
     url = s3_server.new_bucket()
-    s3_server.admin("create-user", "--access", "reader", "--secret", "reader-secret", "--role", "user")
-    put_secret(server, "reader", "reader-secret")
+    s3_server.admin("create-user", "--access", "looker", "--secret", "looker-secret", "--role", "user")
+    put_secret(server, "looker", "looker-secret")
     found = look(reading, about(f"{url}/data"), clock)
     assert found.reason == "AccessDenied"
     assert "Allow Secret s3 in namespace research to list and get below that prefix" in found.message

@@ -36,8 +36,7 @@ from bench.support.real_operator import USER, RealOperator, install
 
 from harness import CannotRunError, Instance, Local
 from kubesae.experiment import Experiment
-from kubesae.store import S3Settings, open_store
-from releases import Release, give_credentials, s3_client, store_values, write_values
+from releases import Release, give_credentials, open_prefix, s3_client, store_values, write_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -161,14 +160,7 @@ def experiment_of(slots: int) -> dict[str, Any]:
 def ledger_of(local: Local, slots: int) -> GrowingLedger:
     """Write the ledger."""
     experiment = Experiment.model_validate(experiment_of(slots))
-    s3 = local.kube.s3
-    settings = S3Settings(
-        endpoint=s3["AWS_ENDPOINT_URL"],
-        region=s3["AWS_REGION"],
-        key=s3["AWS_ACCESS_KEY_ID"],
-        secret=s3["AWS_SECRET_ACCESS_KEY"],
-    )
-    store = open_store(experiment.data, settings=settings)
+    store = open_prefix(local.kube, experiment.data)
     ledger = GrowingLedger(experiment, store, round(DONE * PARTS / slots), COMMIT_SECONDS)
     ledger.plant(local.instance.objects / "objects" / BUCKET / f"slots-{slots}")
     return ledger

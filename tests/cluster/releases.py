@@ -15,11 +15,13 @@ import boto3
 import yaml
 
 from harness import ClusterError
+from kubesae.store import S3Settings, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from harness import Kube
+    from kubesae.store import Store
 
 CHARTS = Path(__file__).parents[2] / "helm"
 SECRET = "s3-credentials"
@@ -61,6 +63,17 @@ def s3_client(kube: Kube) -> Any:
         aws_access_key_id=kube.s3["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=kube.s3["AWS_SECRET_ACCESS_KEY"],
     )
+
+
+def open_prefix(kube: Kube, url: str) -> Store:
+    """Return the store at a prefix of the cluster's S3 server."""
+    settings = S3Settings(
+        endpoint=kube.s3["AWS_ENDPOINT_URL"],
+        region=kube.s3["AWS_REGION"],
+        key=kube.s3["AWS_ACCESS_KEY_ID"],
+        secret=kube.s3["AWS_SECRET_ACCESS_KEY"],
+    )
+    return open_store(url, settings=settings)
 
 
 def kubesae(kube: Kube, *arguments: str) -> subprocess.CompletedProcess[str]:

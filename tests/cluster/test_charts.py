@@ -241,7 +241,9 @@ def test_an_sae_more_replaces_only_what_trains_and_interprets(experiment: Experi
 
 
 def test_a_default_written_out_is_no_change(experiment: Experiment) -> None:
+    before = {phase: experiment.job(phase)["metadata"]["uid"] for phase in PHASES}
     experiment.upgrade("--set-json=experiment.tokens=1e9", "--set-json=experiment.seed=0")
+    assert {phase: experiment.job(phase)["metadata"]["uid"] for phase in PHASES} == before
 
 
 def test_an_experiment_that_was_suspended_by_hand_stays_so(experiment: Experiment) -> None:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(600, func_only=True)]
 
 KILLED = 128 + signal.SIGKILL
+SOME = 30
+"""parts that take a Pod some seconds"""
+
 COUNTED = ("container SIGKILL", "OOM kill")
 """faults after which the Job counts a failure of the Pod"""
 
@@ -52,11 +55,12 @@ class Collection:
         )
 
     def victim(self) -> str:
-        """Return the name of a Pod that is at work."""
+        """Return the name of a Pod that is at work, and will be for some seconds more."""
 
         def at_work() -> list[str]:
             found = [pod for pod in self.run.pods("collect") if "deletionTimestamp" not in pod["metadata"]]
-            return sorted(pod["metadata"]["name"] for pod in found if _runs(pod))  # the Pod's phase comes later
+            running = [pod for pod in found if _runs(pod)]  # the Pod's phase comes later
+            return sorted(pod["metadata"]["name"] for pod in running if self.run.left(int(_index(pod))) >= SOME)
 
         names = self.kube.wait_for("a Pod is at work", at_work, timeout=120, namespace=self.run.namespace)
         return self.moments.choice(names)
@@ -88,6 +92,10 @@ def _runs(pod: dict[str, Any]) -> bool:
     return any("running" in container["state"] for container in pod["status"].get("containerStatuses", ()))
 
 
+def _index(pod: dict[str, Any]) -> str:
+    return str(pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"])
+
+
 def kill(collection: Collection) -> None:
     pod = collection.victim()
     collection.local.kill_container(pod, namespace=collection.run.namespace)
@@ -97,7 +105,7 @@ def kill(collection: Collection) -> None:
 def interrupt(collection: Collection) -> None:
     """The Pod ends early, with 75, and its index is not done."""
     pod = collection.victim()
-    index = collection.pod(pod)["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"]
+    index = _index(collection.pod(pod))
     collection.local.kill_container(pod, namespace=collection.run.namespace, number=signal.SIGTERM)
     assert collection.until_ended(pod)["exitCode"] == EXIT_INTERRUPTED
 

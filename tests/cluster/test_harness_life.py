@@ -15,12 +15,12 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
-import botocore.session
 import pytest
 
 from harness import ClusterError, Instance, Local
 from harness.teardown import kernel_settings
 from harness.tiny_images import BUSYBOX
+from releases import s3_client
 
 HERE = Path(__file__).parent
 UP = "import sys, time; from harness import *; Local.up(Instance(sys.argv[1])); time.sleep(600)"
@@ -87,13 +87,7 @@ def bear_restarts(cluster):
 
 def lose_it_and_keep_the_bucket(cluster):
     first = cluster.world.init
-    s3 = botocore.session.get_session().create_client(
-        "s3",
-        endpoint_url=cluster.kube.s3["AWS_ENDPOINT_URL"],
-        region_name=cluster.kube.s3["AWS_REGION"],
-        aws_access_key_id=cluster.kube.s3["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=cluster.kube.s3["AWS_SECRET_ACCESS_KEY"],
-    )
+    s3 = s3_client(cluster.kube)
     s3.create_bucket(Bucket="kept")
     s3.put_object(Bucket="kept", Key="object", Body=b"content")
     cluster.replace()

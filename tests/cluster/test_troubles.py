@@ -113,8 +113,8 @@ def troubled(
     for release in releases.values():
         release.install()
     yield releases
-    for release in releases.values():
-        kube.kubectl("delete", "namespace", release.namespace, "--ignore-not-found", "--wait=false")
+    for namespace in {release.namespace for release in releases.values()}:
+        kube.delete_namespace(namespace)
 
 
 def until_said(release: Release, kind: str, reason: str) -> str:
@@ -162,6 +162,7 @@ def test_what_is_mended_goes_on_by_itself(troubled: dict[str, Release]) -> None:
     until_said(release, "Ready", "SecretMissing")
     give_credentials(release.kube, release.namespace, "forgotten")
     until_said(release, "Ready", "AsExpected")
+    assert release.condition("Ready")["status"] == "True"
 
 
 def granted(release: Release) -> set[Right]:
@@ -195,7 +196,7 @@ def used(log: Path) -> set[Right]:
 
 
 def test_rights_granted_are_rights_used(troubled: dict[str, Release], local: Local) -> None:
-    log, given = local.instance.logs / "audit.log", granted(troubled["no-authority"])
+    log, given = local.instance.audit_log, granted(troubled["no-authority"])
     with contextlib.suppress(ClusterError):  # what differs, below, says more
         local.kube.wait_for("the log has them all", lambda: given <= used(log), timeout=150)
     assert (given - used(log), used(log) - given) == (set(), set()), "never used, and not granted"

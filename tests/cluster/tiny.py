@@ -19,9 +19,9 @@ import yaml
 from charts import PHASES, merged
 from faults import objects
 from kubesae.experiment import Experiment
-from kubesae.ledger import Plan, record_list
-from kubesae.store import S3Settings, open_store
-from releases import Release, give_credentials, kubesae, s3_client, store_values, write_values
+from kubesae.ledger import Plan, keys, record_list
+from kubesae.store import open_store
+from releases import Release, give_credentials, kubesae, open_prefix, s3_client, store_values, write_values
 from tiny_models import save_model, text
 
 if TYPE_CHECKING:
@@ -64,6 +64,10 @@ class Run(Release):
         """The number of committed parts, of PARTS."""
         return len(record_list(self.store))
 
+    def left(self, shard: int) -> int:
+        """Return the number of parts of a shard that are not committed."""
+        return _PLAN.parts(shard) - len(self.store.list(keys.record_folder(shard)))
+
 
 @dataclass(frozen=True)
 class Tiny:
@@ -96,10 +100,7 @@ class Tiny:
 
     def store(self, name: str) -> Store:
         """Return the store at a prefix of the bucket."""
-        s3 = self.kube.s3
-        keys = {"key": s3["AWS_ACCESS_KEY_ID"], "secret": s3["AWS_SECRET_ACCESS_KEY"]}
-        settings = S3Settings(endpoint=s3["AWS_ENDPOINT_URL"], region=s3["AWS_REGION"], **keys)
-        return open_store(f"s3://{self.bucket}/{name}", settings=settings)
+        return open_prefix(self.kube, f"s3://{self.bucket}/{name}")
 
     def run(self, namespace: str, *phases: str, prepared: bool = True, **values: Any) -> Run:
         """Return a release that is not yet installed, with these phases, at a prefix named after the namespace.

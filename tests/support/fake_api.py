@@ -27,17 +27,16 @@ from kubernetes.client.configuration import Configuration
 from kubesae_operator.client import Api
 from stoppable import Stoppable
 
-KINDS = {
-    ("/apis/kubesae.dev/v1alpha1", "saeexperiments"),
-    ("/apis/batch/v1", "jobs"),
-    ("/apis/kubeflow.org/v1", "pytorchjobs"),
-    ("/api/v1", "pods"),
-    ("/api/v1", "events"),
-    ("/api/v1", "secrets"),
-    ("/api/v1", "configmaps"),
-    ("/apis/events.k8s.io/v1", "events"),
-    ("/apis/coordination.k8s.io/v1", "leases"),
-}
+SAEX = ("/apis/kubesae.dev/v1alpha1", "saeexperiments")
+JOBS = ("/apis/batch/v1", "jobs")
+TRAIN_JOBS = ("/apis/kubeflow.org/v1", "pytorchjobs")
+PODS = ("/api/v1", "pods")
+CORE_EVENTS = ("/api/v1", "events")
+SECRETS = ("/api/v1", "secrets")
+CONFIG_MAPS = ("/api/v1", "configmaps")
+EVENTS = ("/apis/events.k8s.io/v1", "events")
+LEASES = ("/apis/coordination.k8s.io/v1", "leases")
+KINDS = {SAEX, JOBS, TRAIN_JOBS, PODS, CORE_EVENTS, SECRETS, CONFIG_MAPS, EVENTS, LEASES}
 _PATH = re.compile(
     r"(?P<group>/api/v1|/apis/[^/]+/[^/]+)(?:/namespaces/(?P<namespace>[^/]+))?/(?P<plural>[a-z]+)"
     r"(?:/(?P<name>[^/]+))?(?P<status>/status)?"

@@ -7,25 +7,15 @@ from dataclasses import replace
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from fake_api import Fault
+from fake_api import EVENTS, JOBS, SAEX, TRAIN_JOBS, Fault
+from fake_clock import Clock
 from kubesae_operator import apply as module
 from kubesae_operator.api import Actions, Event, JobPatch
 from kubesae_operator.apply import NOTE_BYTES, PATCHED_SECONDS, STATUS_SECONDS, Applier
 from kubesae_operator.client import ApiError, Unanswered
 from observed import NAMESPACE, experiment, job
 
-SAEX, JOBS = ("/apis/kubesae.dev/v1alpha1", "saeexperiments"), ("/apis/batch/v1", "jobs")
-TRAIN_JOBS, EVENTS = ("/apis/kubeflow.org/v1", "pytorchjobs"), ("/apis/events.k8s.io/v1", "events")
 STATUS = {"phase": "Pending", "conditions": []}
-
-
-class Clock:
-    """Time goes on when a test says so."""
-
-    now = 1000.0
-
-    def monotonic(self):
-        return self.now
 
 
 @pytest.fixture

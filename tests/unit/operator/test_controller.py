@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fake_api import Fault
+from fake_api import EVENTS, JOBS, SAEX, SECRETS, Fault
 from kubesae.ledger import keys
 from kubesae.store import open_store
 from kubesae_operator import apply as applying
@@ -18,13 +18,6 @@ from kubesae_operator import reading
 from kubesae_operator.controller import Controller
 from kubesae_operator.metrics import Metrics
 from small_experiment import VALUES
-
-SAEX, JOBS, SECRETS = (
-    ("/apis/kubesae.dev/v1alpha1", "saeexperiments"),
-    ("/apis/batch/v1", "jobs"),
-    ("/api/v1", "secrets"),
-)
-EVENTS = ("/apis/events.k8s.io/v1", "events")
 
 
 class Turns:

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from fake_api import Fault
+from fake_api import CONFIG_MAPS, SECRETS, Fault
 from kubesae.store import S3Settings
 from kubesae_operator.api import StoreRef
 from kubesae_operator.client import ApiError
 from kubesae_operator.credentials import ProblemError, settings_of
 from observed import NAMESPACE, experiment
 
-SECRETS, CONFIG_MAPS = ("/api/v1", "secrets"), ("/api/v1", "configmaps")
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
 
 

@@ -10,22 +10,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from fake_api import Fault
+from fake_api import LEASES, Fault
+from fake_clock import Clock
 from kubesae_operator import election as module
 from kubesae_operator.client import ApiError, Unanswered
 from kubesae_operator.election import LEAD_SECONDS, LEASE_SECONDS, RENEW_SECONDS, Election
-
-LEASES = ("/apis/coordination.k8s.io/v1", "leases")
-
-
-class Clock:
-    """Time goes on when a test says so."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def monotonic(self):
-        return self.now
 
 
 @pytest.fixture

@@ -10,21 +10,11 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
 from fake_api import Fault
+from fake_clock import Clock
 from kubesae_operator import health as module
 from kubesae_operator import watch as watching
 from kubesae_operator.health import DEAF_SECONDS, STUCK_SECONDS, Health, serve
 from kubesae_operator.watch import Watch
-
-JOBS = ("/apis/batch/v1", "jobs")
-
-
-class Clock:
-    """Time goes on when a test says so; the watches and the health look at the same."""
-
-    now = 1000.0
-
-    def monotonic(self):
-        return self.now
 
 
 @pytest.fixture

@@ -6,21 +6,10 @@ import threading
 
 import pytest
 
-from fake_api import Fault
+from fake_api import CORE_EVENTS, JOBS, PODS, SAEX, TRAIN_JOBS, Fault
+from fake_clock import Clock
 from kubesae_operator import observe as module
 from kubesae_operator.observe import REFUSAL_SECONDS, Observer
-
-SAEX, JOBS = ("/apis/kubesae.dev/v1alpha1", "saeexperiments"), ("/apis/batch/v1", "jobs")
-TRAIN_JOBS, PODS, EVENTS = ("/apis/kubeflow.org/v1", "pytorchjobs"), ("/api/v1", "pods"), ("/api/v1", "events")
-
-
-class Clock:
-    """Time goes on when a test says so."""
-
-    now = 1000.0
-
-    def monotonic(self):
-        return self.now
 
 
 @pytest.fixture
@@ -102,7 +91,8 @@ def test_every_change_wakes_the_experiment_that_it_is_about(server, watching, un
     put(server, PODS, "q", labels={"kubesae.dev/experiment": "another"})
     until(lambda: watching.woken[5:] == [("a", "another")])
     server.delete(*SAEX, "a", "exp")
-    until(lambda: watching.woken[6:] == [("a", "exp")])
+    until(lambda: len(watching.woken) == 7)
+    assert watching.woken[5:] == [("a", "another"), ("a", "exp")]
 
 
 def test_a_pod_that_has_succeeded_is_seen_no_more(server, watching, until):
@@ -110,6 +100,7 @@ def test_a_pod_that_has_succeeded_is_seen_no_more(server, watching, until):
     until(lambda: watching.observer.pods.objects)
     put(server, PODS, "p", status={"phase": "Succeeded"})
     until(lambda: not watching.observer.pods.objects)
+    assert server.get(*PODS, "a", "p")["status"]["phase"] == "Succeeded"
 
 
 def test_of_a_gone_experiment_nothing_is_kept(server, watching, until):
@@ -180,7 +171,9 @@ def test_of_two_made_in_the_same_second_exactly_one_is_the_older(server, watchin
 def event(server, name, message, *, reason="FailedCreate", about="j", last=None, created=OLD):
     item = {"involvedObject": {"name": about, "kind": "Job"}, "type": "Warning", "reason": reason, "message": message}
     times = {"lastTimestamp": last} if last else {}
-    server.put(*EVENTS, {"metadata": {"namespace": "a", "name": name, "creationTimestamp": created}, **item, **times})
+    server.put(
+        *CORE_EVENTS, {"metadata": {"namespace": "a", "name": name, "creationTimestamp": created}, **item, **times}
+    )
 
 
 @pytest.fixture

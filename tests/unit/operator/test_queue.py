@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from fake_clock import Clock
 from kubesae_operator import queue as module
 from kubesae_operator.queue import WorkQueue
 
@@ -120,13 +121,6 @@ def test_many_workers_lose_nothing_and_share_nothing():
     assert not clashes
 
 
-class Clock:
-    now = 0.0
-
-    def monotonic(self):
-        return self.now
-
-
 class QueueMachine(RuleBasedStateMachine):
     """The queue against the plainest model of it, on a clock of our own."""
 
@@ -134,7 +128,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.clock = Clock()
+        self.clock = Clock(0.0)
         self.original, module.time = module.time, self.clock
         self.queue = WorkQueue()
         self.due = {}

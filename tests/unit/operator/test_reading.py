@@ -7,7 +7,8 @@ import logging
 
 import pytest
 
-from fake_api import Fault
+from fake_api import SECRETS, Fault
+from fake_clock import Clock
 from kubesae.errors import Interrupted, StoreError
 from kubesae.store import open_store
 from kubesae_operator import reading as module
@@ -17,17 +18,6 @@ from kubesae_operator.reading import LISTS_PER_HOUR, LOOK_SECONDS, QUIET_SECONDS
 from observed import NAMESPACE, NOW, experiment
 from s3_server import free_port
 from small_experiment import VALUES
-
-SECRETS = ("/api/v1", "secrets")
-
-
-class Clock:
-    """Time goes on when a test says so."""
-
-    now = 1000.0
-
-    def monotonic(self):
-        return self.now
 
 
 @pytest.fixture

@@ -7,39 +7,50 @@ out a default changes nothing. files/experiment.json (generated) has the default
 {{ toJson (merge (dict) (deepCopy .Values.experiment) (dict "name" (include "kubesae.fullname" .))) }}
 {{- end }}
 
-{{/* A section without the fields that have their defaults, as JSON. Give section and defaults. */}}
+{{/* A section without the fields that have their defaults, as JSON; sections within it likewise. Give section and defaults. */}}
 {{- define "kubesae.withoutDefaults" -}}
 {{- $kept := dict -}}
 {{- range $field, $value := .section -}}
-{{- if not (and (hasKey $.defaults $field) (eq (toJson $value) (toJson (get $.defaults $field)))) -}}
-{{- $_ := set $kept $field $value -}}
+{{- $default := get $.defaults $field -}}
+{{- if kindIs "map" $value -}}
+{{- $value = include "kubesae.withoutDefaults" (dict "section" $value "defaults" ($default | default dict)) | fromJson -}}
+{{- $default = dict -}}
 {{- end -}}
+{{- if ne (toJson $value) (toJson $default) }}{{ $_ := set $kept $field $value }}{{ end -}}
 {{- end -}}
 {{ toJson $kept }}
 {{- end }}
 
+{{/* An experiment without what has its default, as JSON. Give root and experiment. */}}
+{{- define "kubesae.changed" -}}
+{{- $defaults := (.root.Files.Get "files/experiment.json" | fromJson).defaults -}}
+{{- $changed := include "kubesae.withoutDefaults" (dict "section" .experiment "defaults" $defaults.experiment) | fromJson -}}
+{{- range $field := list "corpora" "sae" -}}
+{{- $items := list -}}
+{{- range get $changed $field | default list -}}
+{{- $items = append $items (include "kubesae.withoutDefaults" (dict "section" . "defaults" (get $defaults $field)) | fromJson) -}}
+{{- end -}}
+{{- $_ := set $changed $field $items -}}
+{{- end -}}
+{{- if not $changed.sae }}{{ $_ := set $changed "sae" (list (dict)) }}{{ end -}}
+{{ toJson $changed }}
+{{- end }}
+
 {{/* The fields of an experiment that decide its data, as JSON. Give root and experiment. */}}
 {{- define "kubesae.dataFields" -}}
-{{- $known := .root.Files.Get "files/experiment.json" | fromJson -}}
+{{- $changed := include "kubesae.changed" . | fromJson -}}
 {{- $fields := dict -}}
-{{- range $known.decidesData -}}
-{{- if hasKey $.experiment . }}{{ $_ := set $fields . (get $.experiment .) }}{{ end -}}
+{{- range (.root.Files.Get "files/experiment.json" | fromJson).decidesData -}}
+{{- if hasKey $changed . }}{{ $_ := set $fields . (get $changed .) }}{{ end -}}
 {{- end -}}
-{{- $corpora := list -}}
-{{- range $.experiment.corpora -}}
-{{- $corpora = append $corpora (include "kubesae.withoutDefaults" (dict "section" . "defaults" $known.defaults.corpora) | fromJson) -}}
-{{- end -}}
-{{- $_ := set $fields "corpora" $corpora -}}
-{{ include "kubesae.withoutDefaults" (dict "section" $fields "defaults" $known.defaults.experiment) }}
+{{ toJson $fields }}
 {{- end }}
 
 {{/* The SAEs of an experiment by their names, as JSON; those without a name by their place. Give root and experiment. */}}
 {{- define "kubesae.saes" -}}
-{{- $known := .root.Files.Get "files/experiment.json" | fromJson -}}
 {{- $saes := dict -}}
-{{- range $i, $sae := .experiment.sae | default (list (dict)) -}}
-{{- $settings := include "kubesae.withoutDefaults" (dict "section" (omit $sae "name") "defaults" $known.defaults.sae) | fromJson -}}
-{{- $_ := set $saes ($sae.name | default (printf "default-%d" $i)) $settings -}}
+{{- range $i, $sae := (include "kubesae.changed" . | fromJson).sae -}}
+{{- $_ := set $saes ($sae.name | default (printf "default-%d" $i)) (omit $sae "name") -}}
 {{- end -}}
 {{ toJson $saes }}
 {{- end }}
@@ -57,7 +68,8 @@ out a default changes nothing. files/experiment.json (generated) has the default
 
 {{/* Hash of what a phase reads of the experiment: a Pod is replaced when this changes, and only then. */}}
 {{- define "kubesae.phaseHash" -}}
-{{- $experiment := include "kubesae.experiment" .root | fromJson -}}
+{{- $given := include "kubesae.experiment" .root | fromJson -}}
+{{- $experiment := include "kubesae.changed" (dict "root" .root "experiment" $given) | fromJson -}}
 {{- $others := dict
       "fetch" (list "corpora" "pilot" "collect" "verify" "sae" "interpret")
       "prepare" (list "pilot" "collect" "verify" "sae" "interpret")

@@ -116,6 +116,22 @@ def test_a_job_gets_another_name_exactly_when_its_pods_change():
     assert changed(experiment__verify__mode="full") == {"verify"}
     assert changed(experiment__sae=[{"name": "first"}, {"name": "second"}]) == {"train", "interpret"}
     assert changed(experiment__interpret__top_k=5) == {"interpret"}
+    assert changed(experiment__seed=1) == set(PHASES)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tokens": 1e9, "seed": 0},
+        {"collect": {"queue": 2}, "verify": {"mode": "ledger"}, "interpret": {}},
+        {"sae": [EXPERIMENT["sae"][0] | {"lr": 3e-4, "epochs": 3}]},
+        {"corpora": [EXPERIMENT["corpora"][0] | {"weight": 1, "pool": 1.0}]},
+    ],
+    ids=str,
+)
+def test_a_default_written_out_leaves_every_job(changes):
+    written_out = merged(VALUES, {"experiment": changes})
+    assert {name_of(written_out, phase) for phase in PHASES} == {name_of(VALUES, phase) for phase in PHASES}
 
 
 def test_a_job_an_sae_changes_only_with_its_own_sae():

@@ -206,6 +206,7 @@ def test_a_kind_that_the_cluster_does_not_know_has_no_objects_until_it_appears(s
     server.put(*JOBS, job("a"))
     until(lambda: followed.seen == {"a": 0})
     assert not followed.watch.absent
+    until(lambda: server.watchers == 1)
     server.kinds.remove(JOBS)
     server.end_watches()
     until(lambda: followed.seen == {})

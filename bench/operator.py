@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -251,6 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("slots", nargs="*", type=int, default=SLOTS, help="numbers of slots (default: 10 100 1000)")
     parser.add_argument("--seconds", type=float, default=WINDOW_SECONDS, help="how long to look at each")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the cluster has to go down
     try:
         local = Local.up(Instance("bench"), without_node=True)
     except CannotRunError as error:

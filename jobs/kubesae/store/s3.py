@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import mimetypes
 import os
-from datetime import UTC
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from kubesae.errors import DamagedError, MissingError
 from kubesae.store.disk import disk_errors, new_file, replace
 from kubesae.store.s3_failures import Kind, S3Failure
-from kubesae.store.s3_transfer import ONE_REQUEST_BYTES, byte_range, download, fetch, fetch_into, list_objects, upload
+from kubesae.store.s3_listing import Listing
+from kubesae.store.s3_transfer import ONE_REQUEST_BYTES, byte_range, download, fetch, fetch_into, upload
 from kubesae.store.s3_uploads import list_uploads
 from kubesae.store.store import Buffer, ObjectInfo, OpenUpload, Store, check_key, check_limit, check_range, is_key
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kubesae.store.s3_connection import S3Call, S3Connection
+    from kubesae.store.s3_listing import Entry
     from kubesae.store.s3_wire import Wire
 
 T = TypeVar("T")
@@ -82,18 +83,16 @@ class S3Store(Store):
 
     def size(self, key: str) -> int:
         """See `Store.size`."""
-        return int(self._entry(key)["Size"])
+        return self._entry(key).size
 
     def list(self, prefix: str = "", *, after: str | None = None, limit: int | None = None) -> dict[str, ObjectInfo]:
         """See `Store.list`."""
         above = f"{self._prefix}/" if self._prefix else ""
         start, most = None if after is None else above + after, check_limit(limit)
-        entries = self._run(
-            None, lambda call: list_objects(call, self._bucket, above + prefix, after=start, limit=most)
-        )
-        found = {entry["Key"].removeprefix(above): entry for entry in entries}
+        entries = self._list(None, Listing(self._bucket, above + prefix, after=start, limit=most))
+        found = {entry.key.removeprefix(above): entry for entry in entries}
         return {
-            key: ObjectInfo(int(found[key]["Size"]), found[key]["LastModified"].astimezone(UTC))
+            key: ObjectInfo(found[key].size, found[key].modified)
             for key in sorted(found)
             if is_key(key)  # consoles make "folder/" markers, and others may keep hidden files there
         }
@@ -119,14 +118,13 @@ class S3Store(Store):
     def get_file(self, key: str, path: Path) -> None:
         """See `Store.get_file`."""
         entry = self._entry(key)
-        size, etag = int(entry["Size"]), str(entry["ETag"])
         with disk_errors(path), new_file(path) as file:
             descriptor = file.fileno()
 
             def write(data: bytes, offset: int) -> None:
                 os.pwrite(descriptor, data, offset)
 
-            self._run(key, lambda call: download(call, self._where(key), size, etag, write))
+            self._run(key, lambda call: download(call, self._where(key), entry.size, entry.etag, write))
             replace(file, path)
 
     def delete(self, key: str) -> None:
@@ -167,13 +165,16 @@ class S3Store(Store):
         full = f"{self._prefix}/{check_key(key)}" if self._prefix else check_key(key)
         return {"Bucket": self._bucket, "Key": full}
 
-    def _entry(self, key: str) -> dict[str, Any]:
+    def _entry(self, key: str) -> Entry:
         """Return the object's entry in the listing: its key is the first one that begins with itself."""
         full = self._where(key)["Key"]
-        entries = self._run(key, lambda call: list_objects(call, self._bucket, full, limit=1))
-        if not entries or entries[0]["Key"] != full:
+        entries = self._list(key, Listing(self._bucket, full, limit=1))
+        if not entries or entries[0].key != full:
             raise self._missing(key)
         return entries[0]
+
+    def _list(self, key: str | None, listing: Listing) -> builtins.list[Entry]:
+        return self._run(key, listing.in_general, short=listing.over_wire)
 
     def _upload(self, key: str, data: Buffer, sha256: str | None = None, **condition: str) -> bool:
         """Write the object, in one request from `data` where that can be; False: the condition does not hold."""

@@ -14,12 +14,10 @@ import logging
 import os
 import random
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import s3fs
-from botocore.utils import parse_timestamp
 from fsspec.asyn import get_loop
 
 from kubesae.errors import Interrupted, StoreError
@@ -103,7 +101,7 @@ class S3Connection:
         """Send one request; raises whatever the client raises."""
         client = self._client()
         try:
-            await _connect(client)
+            await client.set_session()
         except ValueError as error:  # an endpoint that is no URL, for one
             raise S3Failure(Kind.SETTINGS, str(error)) from error
         answer: dict[str, Any] = await client._call_s3(method, **arguments)  # noqa: SLF001 - the raw call
@@ -115,7 +113,7 @@ class S3Connection:
         if time.monotonic() - self._refreshed < REFRESH_INTERVAL:
             return False
         self._refreshed = time.monotonic()
-        await _connect(self._client(), refresh=True)
+        await self._client().set_session(refresh=True)
         return True
 
     def reopen_wire(self, bucket: str) -> bool:
@@ -169,24 +167,6 @@ def _new_client(settings: S3Settings) -> s3fs.S3FileSystem:
     )
     client.retries = 1  # one place retries: S3Call
     return client
-
-
-async def _connect(client: s3fs.S3FileSystem, *, refresh: bool = False) -> None:
-    before = client.session
-    await client.set_session(refresh=refresh)
-    if client.session is not before:
-        parsers = client.session.get_component("response_parser_factory")
-        parsers.set_parser_defaults(timestamp_parser=moment_of)
-
-
-def moment_of(timestamp: str) -> datetime:
-    """Read a time as botocore does. In listings it is one of one form, which takes a fortieth of the time to read."""
-    moment: datetime
-    try:
-        moment = datetime.fromisoformat(timestamp) if timestamp.endswith("Z") else parse_timestamp(timestamp)
-    except ValueError:
-        moment = parse_timestamp(timestamp)
-    return moment
 
 
 class S3Call:

@@ -1,4 +1,4 @@
-"""Moving bytes to and from S3 inside one call: whole objects, ranges, parts, listings.
+"""Moving bytes to and from S3 inside one call: whole objects, ranges, parts.
 
 `where` is always the pair of arguments that every S3 request takes: {"Bucket": ..., "Key": ...}.
 """
@@ -128,21 +128,3 @@ async def _upload_parts(
             async with asyncio.timeout(ABORT_SECONDS):
                 await call.request("abort_multipart_upload", **where, UploadId=upload_id)
         raise
-
-
-async def list_objects(
-    call: S3Call, bucket: str, prefix: str, *, after: str | None = None, limit: int | None = None
-) -> list[dict[str, Any]]:
-    """Return the entries below `prefix` (at most `limit`, of one page), in the order of their keys."""
-    request: dict[str, object] = {"Bucket": bucket, "Prefix": prefix}
-    if limit is not None:
-        request["MaxKeys"] = limit
-    if after is not None:
-        request["StartAfter"] = after
-    found: list[dict[str, Any]] = []
-    while True:
-        page = await call.send("list_objects_v2", **request)
-        found += page.get("Contents", [])
-        if limit is not None or not page.get("IsTruncated"):
-            return found
-        request["ContinuationToken"] = page["NextContinuationToken"]

@@ -1,4 +1,4 @@
-"""The short way to and from a bucket: one GET or PUT between the server and memory that the caller owns.
+"""The short way to and from a bucket: one request between the server and memory that the caller owns.
 
 The general client passes a body through an event loop in pieces and copies each more than once, which halves the rate
 on one machine. Here botocore finds endpoint, region and credentials and signs, `http.client` speaks HTTP, and the
@@ -17,7 +17,7 @@ import time
 from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import botocore.session
 from botocore.auth import S3SigV4Auth
@@ -74,9 +74,9 @@ def open_wire(bucket: str, settings: S3Settings) -> Wire | None:
 
 
 class Wire:
-    """GET and PUT in one bucket. Thread-safe; not to be used after a fork.
+    """GET and PUT in one bucket, and listings of it. Thread-safe; not to be used after a fork.
 
-    Both raise ClientError (the server's refusal), ElsewhereError, and OSError or HTTPException where the connection
+    All raise ClientError (the server's refusal), ElsewhereError, and OSError or HTTPException where the connection
     failed or nothing came of it by the time `end`.
     """
 
@@ -94,12 +94,12 @@ class Wire:
 
     def get(self, key: str, headers: Mapping[str, str], end: float) -> bytes:
         """Return the body of a GetObject request."""
-        with self._exchange("GET", key, headers, None, end) as answer:
+        with self._exchange("GET", _quoted(key), headers, None, end) as answer:
             return answer.read()
 
     def get_into(self, key: str, headers: Mapping[str, str], view: memoryview, end: float) -> int:
         """Write the body of a GetObject request, at most `view` long, to `view`; return its length."""
-        with self._exchange("GET", key, headers, None, end) as answer:
+        with self._exchange("GET", _quoted(key), headers, None, end) as answer:
             size, filled = int(answer.headers["Content-Length"]), 0
             while filled < size:
                 count = answer.readinto(view[filled:size])
@@ -116,28 +116,36 @@ class Wire:
         headers = {**headers, "Content-Length": str(len(view))}
         if len(view) >= EXPECT_BYTES:
             headers["Expect"] = "100-continue"  # a refusal then comes before the body is sent, and not instead of it
-        with self._exchange("PUT", key, headers, view, end, digest) as answer:
+        with self._exchange("PUT", _quoted(key), headers, view, end, digest) as answer:
             answer.read()
+
+    def list(self, query: Mapping[str, str], end: float) -> bytes:
+        """Return the body of a ListObjectsV2 request."""
+        encoded = urlencode(query, quote_via=quote, safe="~")
+        with self._exchange("GET", f"?{encoded}", {}, None, end, operation="ListObjectsV2") as answer:
+            return answer.read()
 
     @contextmanager
     def _exchange(
         self,
         method: str,
-        key: str,
+        target: str,
         headers: Mapping[str, str],
         body: memoryview | None,
         end: float,
         digest: str | None = None,
+        operation: str | None = None,
     ) -> Iterator[HTTPResponse]:
-        """Send a request and give the answer, whose body is to be read to its end."""
-        request = AWSRequest(method, f"{self._base}/{quote(key, safe='/~')}", headers=headers)
+        """Send a request and give the answer, whose body is to be read to its end. `target` is quoted."""
+        request = AWSRequest(method, f"{self._base}/{target}", headers=headers)
         request.context["digest"] = digest or hashlib.sha256(body or b"").hexdigest()
         _Signer(self._credentials.get_frozen_credentials(), "s3", self._region).add_auth(request)
         line = self._line(end)
         try:
-            answer = line.exchange(method, urlsplit(request.url).path, dict(request.headers.items()), body)
+            url = urlsplit(request.url)._replace(scheme="", netloc="").geturl()
+            answer = line.exchange(method, url, dict(request.headers.items()), body)
             if answer.status >= _REDIRECTS.start:
-                raise self._refusal(method, answer)
+                raise self._refusal(operation or f"{method.title()}Object", answer)
             if "Range" in headers and answer.status != PARTIAL_CONTENT:
                 raise S3Failure(Kind.OTHER, "the server ignored the byte range of a request")
             yield answer
@@ -150,12 +158,12 @@ class Wire:
             answer.close()
             self._idle.append(line)
 
-    def _refusal(self, method: str, answer: HTTPResponse) -> Exception:
+    def _refusal(self, operation: str, answer: HTTPResponse) -> Exception:
         seen = {"status_code": answer.status, "headers": answer.headers, "body": answer.read()}
         parsed: dict[str, Any] = self._parser.parse(seen, None)
         if answer.status in _REDIRECTS or parsed["Error"].get("Code") in _OTHER_REGION:
             return ElsewhereError(f"HTTP {answer.status}, region {answer.headers.get('x-amz-bucket-region')}")
-        refusal: Exception = ClientError(parsed, f"{method.title()}Object")
+        refusal: Exception = ClientError(parsed, operation)
         return refusal
 
     def _line(self, end: float) -> Line:
@@ -164,11 +172,24 @@ class Wire:
             try:
                 line = self._idle.pop()
             except IndexError:
-                return Line(self._base, self._context, end)
+                return self._connect(end)
             if line.is_quiet():
                 line.end = end
                 return line
             line.hang_up()
+
+    def _connect(self, end: float) -> Line:
+        try:
+            return Line(self._base, self._context, end)
+        except ssl.SSLError:  # says what is wrong
+            raise
+        except OSError as error:
+            url = urlsplit(self._base)
+            raise ConnectionError(f"Could not connect to {url.scheme}://{url.netloc} ({error})") from error
+
+
+def _quoted(key: str) -> str:
+    return quote(key, safe="/~")
 
 
 class _Signer(S3SigV4Auth):  # type: ignore[misc]

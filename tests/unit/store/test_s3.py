@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import time
-from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,6 @@ import pytest
 from faulty_proxy import FaultyProxy
 from kubesae.errors import AccessError, ConfigError, Interrupted, MissingError, StoreError
 from kubesae.store import TALLY, Store, open_store, s3_connection
-from kubesae.store.s3_connection import moment_of
 from kubesae.store.s3_failures import Kind, S3Failure
 
 if TYPE_CHECKING:
@@ -324,25 +322,3 @@ def test_a_signal_ends_a_call(s3_bucket: str, proxy: FaultyProxy) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert time.monotonic() - start < 0.5 + SLACK
-
-
-@pytest.mark.parametrize(
-    "timestamp",
-    ["2026-11-26T11:00:01.000Z", "2026-11-26T11:00:01Z", "Thu, 26 Nov 2026 11:00:01 GMT", "2026-11-26T12:00:01+01:00"],
-)
-def test_a_time_is_read_in_every_form_that_servers_give_it(timestamp: str) -> None:
-    assert moment_of(timestamp).timestamp() == datetime(2026, 11, 26, 11, 0, 1, tzinfo=UTC).timestamp()
-
-
-def test_what_is_no_time_is_refused() -> None:
-    for text in ("", "Z", "noonZ"):
-        with pytest.raises(ValueError, match="timestamp"):
-            moment_of(text)
-
-
-def test_the_times_of_a_listing_are_those_of_the_objects(s3_bucket: str) -> None:
-    store = open_store(s3_bucket)
-    before = datetime.now(UTC)
-    store.put("a", b"")
-    (info,) = store.list("").values()
-    assert abs((info.modified - before).total_seconds()) < 5

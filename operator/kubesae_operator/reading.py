@@ -30,7 +30,7 @@ LOOK_SECONDS = 15.0
 QUIET_SECONDS = 60.0
 AGAIN_SECONDS = 2.0
 WHOLE_SECONDS = 900.0
-LISTS_PER_HOUR = 19_500.0
+LISTS_PER_HOUR = 19_300.0
 """listings of one experiment's store, at most"""
 
 TELL_SECONDS = 3600.0

@@ -20,6 +20,7 @@ SMALL: dict[str, Any] = {
     "shuffle_rows": 300,
 }
 TOPK = SMALL | {"architecture": "topk", "k": 3}
+BATCHTOPK = SMALL | {"architecture": "batchtopk", "k": 3}
 RELU = SMALL | {"architecture": "relu"}
 
 

@@ -12,7 +12,9 @@ from kubesae.experiment import Section
 class SaeConfig(Section):
     """Architecture and sizes. It is stored in `metadata.json` beside the weights, as key `config`."""
 
-    architecture: Literal["relu", "topk"] = Field(description="relu: ReLU + L1; topk: TopK")
+    architecture: Literal["relu", "topk", "batchtopk"] = Field(
+        description="relu: ReLU + L1; topk: TopK; batchtopk: BatchTopK, used with a threshold"
+    )
     d_model: int = Field(gt=0, description="width of the activations")
     d_sae: int = Field(gt=0, description="number of features")
-    k: int | None = Field(None, gt=0, description="active features per row (topk only)")
+    k: int | None = Field(None, gt=0, description="active features per row, on average for batchtopk (not of relu)")

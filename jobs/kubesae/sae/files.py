@@ -1,8 +1,9 @@
 """The files of a trained SAE, and `load_sae`.
 
     sae.safetensors    float32 W_enc [d_sae, d_model], b_enc [d_sae], W_dec [d_sae, d_model], b_dec [d_model], in raw
-                       units: f = act((x - b_dec) W_enc^T + b_enc), x_hat = f W_dec + b_dec; input_mean [d_model]: the
-                       mean that training subtracted, already folded into the others
+                       units: f = act((x - b_dec) W_enc^T + b_enc), x_hat = f W_dec + b_dec; threshold [d_sae], where
+                       act keeps what is above one (batchtopk); input_mean [d_model]: the mean that training
+                       subtracted, already folded into the others
     metadata.json      config (architecture and sizes), metrics, normalisation, what it was trained on and how; written
                        last, with the SHA-256 of the other: a folder without it is not an SAE
 
@@ -22,12 +23,14 @@ from kubesae.errors import ConfigError, DamagedError, MissingError
 from kubesae.experiment import canonical_json, parse_json_object, sha256_hex, validate
 from kubesae.sae.config import SaeConfig
 from kubesae.sae.inference import Sae
-from kubesae.sae.normalise import fold
+from kubesae.sae.normalise import fold, fold_threshold
 from kubesae.sae.weights import Weights
 from kubesae.store import open_store
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from torch import Tensor
 
     from kubesae.sae.normalise import Normaliser
     from kubesae.store import Store
@@ -41,11 +44,22 @@ _MEND = "Restore the folder from a copy, or train the SAE again under another --
 
 
 def save_sae(
-    store: Store, folder: str, config: SaeConfig, weights: Weights, normaliser: Normaliser, metadata: dict[str, Any]
+    store: Store,
+    folder: str,
+    config: SaeConfig,
+    weights: Weights,
+    normaliser: Normaliser,
+    metadata: dict[str, Any],
+    threshold: float | None = None,
 ) -> None:
-    """Write trained `weights` (normalised units) in raw units to `folder` (a key that ends with a slash)."""
+    """Write trained `weights` (normalised units) in raw units to `folder` (a key that ends with a slash).
+
+    `threshold`, in normalised units too, is that of an architecture which has one.
+    """
     folded = fold(weights, normaliser)
     tensors = dict(zip(Weights.names(), folded, strict=True)) | {"input_mean": normaliser.mean_D}
+    if threshold is not None:
+        tensors["threshold"] = fold_threshold(threshold, weights, normaliser)
     data = safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
     document = {
         "config": config.model_dump(mode="json"),
@@ -84,7 +98,8 @@ def load_sae_from(store: Store) -> Sae:
             "Load it with the version that wrote it."
         )
     config = validate(SaeConfig, _object(metadata, "config", store), store.url_of(METADATA))
-    return Sae(config, _read_weights(store, config, metadata), metadata)
+    weights, threshold_F = _read_weights(store, config, metadata)
+    return Sae(config, weights, metadata, threshold_F)
 
 
 def _best(store: Store) -> str:
@@ -108,7 +123,7 @@ def _object(metadata: dict[str, Any], field: str, store: Store) -> dict[str, Any
     return value
 
 
-def _read_weights(store: Store, config: SaeConfig, metadata: dict[str, Any]) -> Weights:
+def _read_weights(store: Store, config: SaeConfig, metadata: dict[str, Any]) -> tuple[Weights, Tensor | None]:
     where = store.url_of(WEIGHTS)
     data = store.read(WEIGHTS)
     if sha256_hex(data) != metadata.get("sha256"):
@@ -119,9 +134,11 @@ def _read_weights(store: Store, config: SaeConfig, metadata: dict[str, Any]) -> 
         raise DamagedError(f"{where} is not a safetensors file ({error}). {_MEND}") from error
     matrix = (config.d_sae, config.d_model)
     shapes = {"W_enc": matrix, "b_enc": matrix[:1], "W_dec": matrix, "b_dec": matrix[1:]}
+    if config.architecture == "batchtopk":
+        shapes["threshold"] = matrix[:1]
     for name, shape in shapes.items():
         tensor = tensors.get(name)
         if tensor is None or tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
             found = "nothing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
             raise DamagedError(f"{where} holds {found} as {name}; its metadata says float32 {list(shape)}. {_MEND}")
-    return Weights(*(tensors[name] for name in Weights.names()))
+    return Weights(*(tensors[name] for name in Weights.names())), tensors.get("threshold")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kubesae.sae import relu
+from kubesae.sae import relu, threshold
 from kubesae.sae.kernels import Code, decode
 from kubesae.sae.topk import encode as encode_topk
 
@@ -25,22 +25,36 @@ if TYPE_CHECKING:
 
 
 class Sae:
-    """An SAE to use. `config`: its architecture and sizes; `weights`: float32; `metadata`: what training recorded."""
+    """An SAE to use.
 
-    def __init__(self, config: SaeConfig, weights: Weights, metadata: dict[str, Any] | None = None) -> None:
+    `config`: its architecture and sizes; `weights`: float32; `metadata`: what training recorded; `threshold_F`: float32
+    [d_sae], below which a feature is inactive (batchtopk only).
+    """
+
+    def __init__(
+        self,
+        config: SaeConfig,
+        weights: Weights,
+        metadata: dict[str, Any] | None = None,
+        threshold_F: Tensor | None = None,
+    ) -> None:
         """Wrap weights that are in raw units (`normalise.fold`)."""
         self.config = config
         self.weights = weights
         self.metadata = metadata or {}
+        self.threshold_F = threshold_F
 
     def to(self, device: torch.device | str) -> Sae:
         """Copy to a device."""
-        return Sae(self.config, self.weights.to(device), self.metadata)
+        threshold_F = None if self.threshold_F is None else self.threshold_F.to(device)
+        return Sae(self.config, self.weights.to(device), self.metadata, threshold_F)
 
     @torch.no_grad()
     def codes(self, acts_BD: Tensor) -> Code:
         """Return the active features of raw activations [B, d_model], sparse: by row, values above 0 only."""
         x_BD = acts_BD.to(self.weights.b_dec_D.dtype) - self.weights.b_dec_D
+        if self.threshold_F is not None:
+            return threshold.encode(x_BD, self.weights, self.threshold_F, x_BD.dtype)
         if self.config.k is None:
             return relu.to_code(relu.encode(x_BD, self.weights, x_BD.dtype), x_BD.dtype)
         return encode_topk(x_BD, self.weights, self.config.k, x_BD.dtype).positive()

@@ -12,12 +12,22 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the customary name
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from kubesae.sae.weights import Weights
+
 _GATHER_FLOATS = 1 << 22
+# The encoder's output is made and searched in slices of this many numbers: they stay in the cache of a CPU core.
+_SLICE = 1 << 20
+# On an accelerator a slice only bounds memory.
+_SLICE_DEVICE = 1 << 29
 _BITS16 = 1 << 16
 _BITS32 = 1 << 32
 
@@ -44,11 +54,29 @@ class Code:
         rows_B = torch.arange(len(counts_B), device=counts_B.device)
         return rows_B.repeat_interleave(counts_B, output_size=len(self.features_N))
 
+    def where(self, kept_N: Tensor) -> Code:
+        """Return the code with those entries only for which `kept_N` is true."""
+        ends = F.pad(kept_N.cumsum(0), (1, 0))
+        return Code(ends[self.offsets_B1], self.features_N[kept_N], self.values_N[kept_N])
+
     def positive(self) -> Code:
         """Return the code without its entries that are 0."""
-        active_N = self.values_N > 0
-        ends = F.pad(active_N.cumsum(0), (1, 0))
-        return Code(ends[self.offsets_B1], self.features_N[active_N], self.values_N[active_N])
+        return self.where(self.values_N > 0)
+
+    def at_least(self, cutoff: float) -> Code:
+        """Return the code without its entries below `cutoff`."""
+        return self.where(self.values_N >= cutoff)
+
+    @classmethod
+    def joined(cls, codes: Sequence[Code]) -> Code:
+        """Return the code of the rows of all `codes`, of which there is one at least."""
+        starts = torch.tensor([len(code.values_N) for code in codes]).cumsum(0).tolist()
+        offsets = [codes[0].offsets_B1]
+        offsets += [code.offsets_B1[1:] + start for code, start in zip(codes[1:], starts, strict=False)]
+        features_N, values_N = (
+            torch.cat(parts) for parts in zip(*((c.features_N, c.values_N) for c in codes), strict=True)
+        )
+        return cls(torch.cat(offsets), features_N, values_N)
 
     def dense(self, features: int) -> Tensor:
         """Return the code as [B, features]."""
@@ -106,6 +134,37 @@ def top_k_code(z_BF: Tensor, k: int) -> Code:
     values_BK, features_BK = top_k(z_BF, k)
     offsets = torch.arange(0, values_BK.numel() + 1, k, device=z_BF.device)
     return Code(offsets, features_BK.long().reshape(-1), values_BK.float().reshape(-1))
+
+
+class SlicedEncoder:
+    """z = W_enc (x - b_dec) + b_enc, multiplied in `dtype`, a slice of the rows at a time: z is never whole."""
+
+    def __init__(self, weights: Weights, dtype: torch.dtype, device: torch.device) -> None:
+        """Convert the weights once."""
+        self.features = len(weights.b_enc_F)
+        self._W_DF = weights.W_enc_FD.to(dtype).T
+        self._b_F = weights.b_enc_F.to(dtype)
+        self._rows = max(1, (_SLICE if device.type == "cpu" else _SLICE_DEVICE) // self.features)
+
+    def slices(self, x_centred_BD: Tensor) -> Iterator[Tensor]:
+        """Iterate over z of x - b_dec."""
+        for rows in x_centred_BD.split(self._rows):
+            yield torch.addmm(self._b_F, rows.to(self._W_DF.dtype), self._W_DF)
+
+    def first_slice(self, x_centred_BD: Tensor) -> Tensor:
+        """Return the first of them."""
+        return next(self.slices(x_centred_BD))
+
+    def above(self, x_centred_BD: Tensor, floor: float) -> Code:
+        """Return the entries above `floor` as a code with values in the dtype of `x_centred_BD`."""
+        codes = [self._above(z_BF, floor, x_centred_BD.dtype) for z_BF in self.slices(x_centred_BD)]
+        return Code.joined(codes)
+
+    @staticmethod
+    def _above(z_BF: Tensor, floor: float, dtype: torch.dtype) -> Code:
+        rows_N, features_N = torch.nonzero(z_BF > floor, as_tuple=True)
+        offsets = torch.searchsorted(rows_N, torch.arange(len(z_BF) + 1, device=z_BF.device))
+        return Code(offsets, features_N, z_BF[rows_N, features_N].to(dtype))
 
 
 def decode(code: Code, W_FD: Tensor) -> Tensor:

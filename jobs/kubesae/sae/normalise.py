@@ -58,6 +58,12 @@ class Normaliser:
         return torch.sub(x_BD, self.mean_D).mul_(self.scale)
 
 
+def fold_threshold(threshold: float, weights: Weights, normaliser: Normaliser) -> Tensor:
+    """Return the thresholds [F] of folded weights that are those of `weights` with one threshold for all features."""
+    norm_F = torch.linalg.vector_norm(weights.W_dec_FD, dim=1)
+    return threshold * torch.where(norm_F > 0, norm_F, 1.0) / normaliser.scale
+
+
 def fold(weights: Weights, normaliser: Normaliser) -> Weights:
     """Return weights that do the same to raw activations, with decoder rows of norm 1.
 

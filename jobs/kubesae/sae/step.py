@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kubesae.sae.kernels import ByFeature, dots
+from kubesae.sae.auxk import add_auxk
+from kubesae.sae.kernels import ByFeature, decode, dots
 from kubesae.sae.weights import Weights
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from kubesae.sae.auxk import AuxK
     from kubesae.sae.kernels import Code
 
     # returns the sum of a small tensor over all ranks
@@ -45,6 +47,38 @@ class Step:
     squared_error: Tensor
     active: Tensor
     fired_F: Tensor
+
+
+def sparse_step(
+    code: Code,
+    x_centred_BD: Tensor,
+    weights: Weights,
+    auxk: AuxK,
+    *,
+    total_rows: int,
+    dtype: torch.dtype,
+    reduce: Reduce,
+) -> Step:
+    """Return the step of a code whose loss is the mean squared error, with the auxiliary loss.
+
+    Args:
+        code: the active features.
+        x_centred_BD: x - b_dec, of this rank.
+        weights: the weights that made the code.
+        auxk: the auxiliary loss; nothing is computed when its coefficient is 0 or no feature is dead.
+        total_rows: rows of the batch over all ranks.
+        dtype: of dense products.
+        reduce: sums a tensor over all ranks.
+
+    """
+    e_BD = x_centred_BD - decode(code, weights.W_dec_FD)
+    squared_error = e_BD.square().sum()
+    scale = 1 / (total_rows * x_centred_BD.shape[1])
+    gradients = sparse_gradients(code, x_centred_BD, e_BD * (-2 * scale), weights)
+    loss = squared_error * scale
+    if auxk.coefficient > 0 and len(auxk.dead_A) > 0:
+        loss = loss + add_auxk(gradients, x_centred_BD, e_BD, weights, auxk, total_rows, dtype, reduce)
+    return Step(gradients, loss, squared_error, (code.values_N > 0).sum(), fired(code, len(weights.b_enc_F)))
 
 
 def sparse_gradients(

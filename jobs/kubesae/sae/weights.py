@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kubesae.sae.config import SaeConfig
 
 # A free decoder starts with short rows, so that the first reconstructions are small (Anthropic, "Update on how we train
-# SAEs", April 2024); TopK's rows have norm 1 throughout (arXiv 2406.04093).
+# SAEs", April 2024); those of TopK and BatchTopK have norm 1 throughout (arXiv 2406.04093).
 _RELU_DECODER_NORM = 0.1
 _MEDIAN_STEPS = 50
 
@@ -69,7 +69,7 @@ def initial_weights(config: SaeConfig, sample_SD: Tensor, seed: int) -> Weights:
     """
     generator = torch.Generator().manual_seed(seed)
     directions_FD = torch.randn(config.d_sae, config.d_model, generator=generator)
-    norm = 1.0 if config.architecture == "topk" else _RELU_DECODER_NORM
+    norm = _RELU_DECODER_NORM if config.architecture == "relu" else 1.0
     directions_FD *= norm / torch.linalg.vector_norm(directions_FD, dim=1, keepdim=True)
     device = sample_SD.device
     return Weights(

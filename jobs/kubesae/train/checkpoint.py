@@ -160,7 +160,7 @@ class Checkpoints:
         tensors = {**learner.tensors(), "input_mean": normaliser.mean_D}
         data = safetensors.torch.save({key: tensor.contiguous().cpu() for key, tensor in tensors.items()})
         self._store.put(folder + TENSORS, data)
-        save_sae(self._store, folder, learner.config, learner.weights, normaliser, metadata)
+        save_sae(self._store, folder, learner.config, learner.weights, normaliser, metadata, learner.threshold)
         state = {
             "format": FORMAT,
             "learner": learner.numbers(),

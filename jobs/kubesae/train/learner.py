@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from kubesae.errors import ConfigError
-from kubesae.sae import Sums, Weights, matmul_dtype, relu, topk
+from kubesae.sae import Sums, Weights, batchtopk, matmul_dtype, relu, threshold, topk
+from kubesae.sae.auxk import AuxK
+from kubesae.sae.decoder import normalise_decoder, project_decoder_gradient
 from kubesae.sae.kernels import Code, decode
 from kubesae.train.adam import Adam
 from kubesae.train.schedule import learning_rate, sparsity, steer
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 # Inputs are normalised, so a gradient's norm is 0.01 to 0.1 whatever the model: this cuts what a batch of outliers or a
 # bad start makes, and nothing else.
 _LARGEST_GRADIENT = 1.0
+# Weight of a batch's cutoff in the running mean that is the threshold until validation rows give a better one.
+_CUTOFF_RATE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ class Learner:
         self.steps = 0
         self.rows = 0
         self.l1_coeff = settings.l1_coeff
+        self.threshold = 0.0 if config.architecture == "batchtopk" else None
         self._ranks = ranks
         self._total_steps = total_steps
         self._dead_after = dead_after
@@ -107,23 +112,36 @@ class Learner:
     def _forward_backward(self, x_BD: Tensor, total_rows: int, l1_coeff: float, dead_A: Tensor) -> Step:
         if self.config.k is None:
             return relu.loss_and_gradients(x_BD, self.weights, l1_coeff, total_rows=total_rows, dtype=self._dtype)
-        auxk = topk.AuxK(self.settings.auxk_coeff, dead_A)
-        return topk.loss_and_gradients(
+        auxk = AuxK(self.settings.auxk_coeff, dead_A)
+        if self.threshold is None:
+            return topk.loss_and_gradients(
+                x_BD,
+                self.weights,
+                self.config.k,
+                auxk,
+                total_rows=total_rows,
+                dtype=self._dtype,
+                reduce=self._ranks.sum,
+            )
+        step, cutoff = batchtopk.loss_and_gradients(
             x_BD, self.weights, self.config.k, auxk, total_rows=total_rows, dtype=self._dtype, reduce=self._ranks.sum
         )
+        rate = max(_CUTOFF_RATE, 1 / (self.steps + 1))  # the mean of all at first, so that nothing pulls it to 0
+        self.threshold += rate * (cutoff - self.threshold)
+        return step
 
     def _update(self, step: Step, lr: float) -> float:
         """Take the optimiser's step; return the norm of the gradient before clipping."""
         gradients = Weights(*(self._ranks.sum(gradient) for gradient in step.gradients))
         if self.config.k is not None:
-            topk.project_decoder_gradient(gradients, self.weights)
+            project_decoder_gradient(gradients, self.weights)
         norm = float(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).norm())
         if norm > _LARGEST_GRADIENT:
             for gradient in gradients:
                 gradient.mul_(_LARGEST_GRADIENT / norm)
         self._adam.step(gradients, lr)
         if self.config.k is not None:
-            topk.normalise_decoder(self.weights)
+            normalise_decoder(self.weights)
         return norm
 
     def _count(self, step: Step, total_rows: int) -> None:
@@ -151,7 +169,22 @@ class Learner:
         penalty = (code.values_N * norm_F[code.features_N]).sum(dtype=torch.float64)
         return Evaluation(Sums.of(x_BD, x_hat_BD, active_F), penalty)
 
+    def search(self) -> threshold.ThresholdSearch | None:
+        """Return what `look_for` and `solve` need; None where the architecture has no threshold."""
+        return None if self.threshold is None else threshold.ThresholdSearch(self._ranks.device)
+
+    def look_for(self, search: threshold.ThresholdSearch, x_BD: Tensor) -> None:
+        """Take in this rank's normalised validation rows."""
+        search.add(x_BD - self.weights.b_dec_D, self.weights)
+
+    def solve(self, search: threshold.ThresholdSearch) -> None:
+        """Set the threshold to the one that gives the rows of all ranks an L0 of k."""
+        self.threshold = search.solve(self.config.k or 0, self._ranks.sum)
+
     def _encode(self, x_centred_BD: Tensor) -> Code:
+        if self.threshold is not None:
+            threshold_F = torch.full_like(self.weights.b_enc_F, self.threshold)
+            return threshold.encode(x_centred_BD, self.weights, threshold_F, torch.float32)
         if self.config.k is None:
             return relu.to_code(relu.encode(x_centred_BD, self.weights, torch.float32), torch.float32)
         return topk.encode(x_centred_BD, self.weights, self.config.k, torch.float32).positive()
@@ -174,12 +207,15 @@ class Learner:
 
     def numbers(self) -> dict[str, float]:
         """Return the numbers that a checkpoint stores of this learner."""
-        return {"steps": self.steps, "rows": self.rows, "l1_coeff": self.l1_coeff}
+        numbers = {"steps": self.steps, "rows": self.rows, "l1_coeff": self.l1_coeff}
+        return numbers if self.threshold is None else numbers | {"threshold": self.threshold}
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, float]) -> None:
         """Go on from what `tensors()` and `numbers()` gave."""
         self.steps, self.rows = int(numbers["steps"]), int(numbers["rows"])
         self.l1_coeff = float(numbers["l1_coeff"])
+        if self.threshold is not None:
+            self.threshold = float(numbers["threshold"])
         for name, tensor in self.tensors().items():
             tensor.copy_(tensors[name])
         self._adam.start_at(self.steps)

@@ -74,7 +74,7 @@ def report_html(about: dict[str, Any], lines: Sequence[Line], best: dict[str, An
     steps = [line for line in lines if line["kind"] == "step"]
     epochs = [line for line in lines if line["kind"] == "epoch"]
     training = about["training"]
-    charts = _charts(steps, epochs, topk=training["architecture"] == "topk")
+    charts = _charts(steps, epochs, sparse=training["architecture"] != "relu")
     title = f"{about['name']}: SAE of layer {about['layer']} of {about['model']}"
     subtitle = (
         f"{training['architecture']}, {training['d_sae']:,} features, {len(epochs)} epochs, "
@@ -112,7 +112,7 @@ def _numbers(best: dict[str, Any]) -> str:
     )
 
 
-def _charts(steps: Sequence[Line], epochs: Sequence[Line], *, topk: bool) -> list[str]:
+def _charts(steps: Sequence[Line], epochs: Sequence[Line], *, sparse: bool) -> list[str]:
     def curve(lines: Sequence[Line], name: str) -> list[tuple[float, float]]:
         return [(line["step"], line[name]) for line in lines]
 
@@ -132,12 +132,12 @@ def _charts(steps: Sequence[Line], epochs: Sequence[Line], *, topk: bool) -> lis
     charts = [
         both("Loss", "loss", "val_loss", log=True),
         both("FVU (train: normalised MSE)", "mse", "fvu", pca, log=True),
-        both("L0: active features a token", "l0", "l0", log=not topk),
+        both("L0: active features a token", "l0", "l0", log=not sparse),
         line_chart("Dead features (%)", [dead], x_label="step"),
         one("Learning rate", "lr"),
         one("Tokens per second", "tokens_per_second"),
     ]
-    if not topk:
+    if not sparse:
         charts.append(one("L1 coefficient", "l1_coeff"))
     return charts
 

@@ -36,12 +36,12 @@ def resolve_target(settings: Settings, identity: DataIdentity) -> Target:
     if layer not in identity.layers:
         raise ConfigError(f"Layer {layer} was not collected: the data has layers {list(identity.layers)}. Choose one.")
     d_sae = settings.d_sae or settings.expansion * identity.d_model
-    topk = settings.architecture == "topk"
-    if topk and settings.k > d_sae:
+    sparse = settings.architecture != "relu"
+    if sparse and settings.k > d_sae:
         raise ConfigError(f"k is {settings.k}, more than the {d_sae} features of the SAE. Lower k or raise d_sae.")
     if settings.target_l0 is not None:
-        if topk:
-            raise ConfigError("target_l0 is for ReLU + L1. The L0 of TopK is its k: set --k.")
+        if sparse:
+            raise ConfigError(f"target_l0 is for ReLU + L1. The L0 of {settings.architecture} is its k: set --k.")
         if settings.l1_coeff <= 0:
             raise ConfigError("target_l0 changes l1_coeff from where it is: start with one above 0, such as 1e-3.")
         if settings.target_l0 >= d_sae:
@@ -50,7 +50,7 @@ def resolve_target(settings: Settings, identity: DataIdentity) -> Target:
             )
     name = sae_name(settings, identity.layers, identity.d_model)
     config = SaeConfig(
-        architecture=settings.architecture, d_model=identity.d_model, d_sae=d_sae, k=settings.k if topk else None
+        architecture=settings.architecture, d_model=identity.d_model, d_sae=d_sae, k=settings.k if sparse else None
     )
     return Target(name, layer, config)
 

@@ -17,7 +17,9 @@ from kubesae.sae.metrics import PCA_RANK
 from kubesae.train.learner import Evaluation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
 
     from kubesae.sae import Normaliser
     from kubesae.shards import BlockRef
@@ -76,6 +78,7 @@ class Trainer:
             if self.progress.position == 0:
                 self.learner.begin_epoch()
             self._train_epoch()
+            self._find_threshold()
             evaluation = self._validate()
             self._end_epoch(evaluation)
 
@@ -132,6 +135,26 @@ class Trainer:
         state = {"epochs": self.progress.epoch, "rows": self.learner.rows, "step": self.learner.steps}
         return {**self.about, **state, "l1_coeff": self.learner.l1_coeff, "metrics": self.progress.latest}
 
+    def _find_threshold(self) -> None:
+        """Let the learner find its threshold, where it has one, on the validation rows of all ranks."""
+        search = self.learner.search()
+        if search is not None:
+            for x_BD in self._validation_rows("threshold"):
+                self.learner.look_for(search, x_BD)
+            self.learner.solve(search)
+
+    def _validation_rows(self, what: str) -> Iterator[Tensor]:
+        """Iterate over this rank's normalised validation rows. Raises Interrupted at the end if a signal came."""
+        mine = self.validation[self.ranks.rank :: self.ranks.world]
+        with self.console.progress(f"Epoch {self.progress.epoch + 1} {what}", len(mine)) as show:
+            for done, raw_BD in enumerate(self.source.blocks(mine), start=1):
+                for rows_BD in raw_BD.split(_VALIDATION_ROWS):
+                    yield self.normaliser.apply(rows_BD.to(self.ranks.device))
+                show(done, "")
+                if self.stop.signal is not None:
+                    break
+        self._between_steps()  # after a signal the rows were not all
+
     def _validate(self) -> Evaluation:
         """Return sums over the validation rows of all ranks; fills in the FVU of PCA where it is not known yet."""
         d_model, device = self.learner.config.d_model, self.ranks.device
@@ -139,19 +162,10 @@ class Trainer:
             Sums.zero(d_model, self.learner.config.d_sae, device), torch.zeros((), dtype=torch.float64, device=device)
         )
         covariance = Covariance.zero(d_model, device) if self.progress.pca_fvu is None else None
-        mine = self.validation[self.ranks.rank :: self.ranks.world]
-        with self.console.progress(f"Epoch {self.progress.epoch + 1} validation", len(mine)) as show:
-            for done, raw_BD in enumerate(self.source.blocks(mine), start=1):
-                for rows_BD in raw_BD.split(_VALIDATION_ROWS):
-                    x_BD = self.normaliser.apply(rows_BD.to(device))
-                    total += self.learner.evaluate(x_BD)
-                    if covariance is not None:
-                        covariance.add(x_BD)
-                show(done, "")
-                if self.stop.signal is not None:
-                    break
-        # a signal during validation: the sums are not whole
-        self._between_steps()
+        for x_BD in self._validation_rows("validation"):
+            total += self.learner.evaluate(x_BD)
+            if covariance is not None:
+                covariance.add(x_BD)
         if covariance is not None:
             merged = Covariance(*(self.ranks.sum(tensor) for tensor in covariance.tensors()))
             self.progress.pca_fvu = merged.pca_fvu()

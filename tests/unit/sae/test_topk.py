@@ -6,13 +6,18 @@ The oracle below is written for reading, with dense tensors, masks and autograd;
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
-from kubesae.sae import topk
-from kubesae.sae.topk import AuxK, k_aux
+from kubesae.sae import kernels, topk
+from kubesae.sae.auxk import AuxK, k_aux
+from kubesae.sae.decoder import normalise_decoder, project_decoder_gradient
 from kubesae.sae.weights import Weights
+
+if TYPE_CHECKING:
+    from kubesae.sae.step import Step
 
 B, D, F, K = 13, 8, 24, 3
 NO_AUXK = AuxK(0.0, torch.zeros(0, dtype=torch.int64))
@@ -56,7 +61,7 @@ def oracle(
     return main, aux, Weights(*(leaf.grad for leaf in leaves))
 
 
-def run(x: torch.Tensor, weights: Weights, dead: list[int], coefficient: float = COEFFICIENT) -> topk.Step:
+def run(x: torch.Tensor, weights: Weights, dead: list[int], coefficient: float = COEFFICIENT) -> Step:
     auxk = AuxK(coefficient, torch.tensor(dead, dtype=torch.int64))
     return topk.loss_and_gradients(x, weights, K, auxk, total_rows=len(x), dtype=torch.float64)
 
@@ -76,7 +81,7 @@ def test_loss_and_gradients_are_autograds(dead: list[int]) -> None:
 def test_slicing_the_encoder_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weights = make()
     whole = run(x, weights, [1, 2])
-    monkeypatch.setattr(topk, "_SLICE", 2 * F)
+    monkeypatch.setattr(kernels, "_SLICE", 2 * F)
     for mine, expected in zip(run(x, weights, [1, 2]).gradients, whole.gradients, strict=True):
         torch.testing.assert_close(mine, expected)
 
@@ -174,7 +179,7 @@ def test_ranks_sum_to_the_whole_batch() -> None:
     shares = [x[::2], x[1::2]]
     e_totals: list[torch.Tensor] = []
 
-    def run_share(share: torch.Tensor, total: torch.Tensor | None) -> topk.Step:
+    def run_share(share: torch.Tensor, total: torch.Tensor | None) -> Step:
         def reduce(mine: torch.Tensor) -> torch.Tensor:
             e_totals.append(mine)
             return mine if total is None else total
@@ -195,7 +200,7 @@ def test_decoder_gradient_keeps_only_what_turns_the_rows() -> None:
     x, weights = make()
     gradients = run(x, weights, []).gradients
     before_FD = gradients.W_dec_FD.clone()
-    topk.project_decoder_gradient(gradients, weights)
+    project_decoder_gradient(gradients, weights)
     along_F = (gradients.W_dec_FD * weights.W_dec_FD).sum(1)
     torch.testing.assert_close(along_F, torch.zeros_like(along_F), atol=1e-12, rtol=0)
     removed_FD = before_FD - gradients.W_dec_FD
@@ -206,7 +211,7 @@ def test_decoder_gradient_keeps_only_what_turns_the_rows() -> None:
 def test_decoder_rows_have_norm_one_after_normalising() -> None:
     _, weights = make()
     weights.W_dec_FD.mul_(torch.linspace(0.5, 3, F, dtype=torch.float64)[:, None])
-    topk.normalise_decoder(weights)
+    normalise_decoder(weights)
     torch.testing.assert_close(weights.W_dec_FD.norm(dim=1), torch.ones(F, dtype=torch.float64))
 
 

@@ -23,7 +23,7 @@ TOTAL = 40
 
 
 def learner(architecture: str = "topk", ranks: Ranks = ALONE, **changes: object) -> Learner:
-    config = SaeConfig(architecture=architecture, d_model=D, d_sae=F, k=K if architecture == "topk" else None)
+    config = SaeConfig(architecture=architecture, d_model=D, d_sae=F, k=None if architecture == "relu" else K)
     settings = Settings(architecture=architecture, **{"lr": 1e-2, **changes})
     weights = initial_weights(config, rows(99), seed=1)
     made = Learner(config, settings, weights, ranks, TOTAL, dead_after=2 * B)
@@ -35,7 +35,7 @@ def rows(seed: int) -> torch.Tensor:
     return torch.randn(B, D, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("architecture", ["topk", "relu"])
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "relu"])
 def test_training_lowers_the_error(architecture: str) -> None:
     made = learner(architecture, l1_coeff=1e-5)
     results = [made.step(rows(i % 3), B) for i in range(TOTAL)]
@@ -77,7 +77,7 @@ def test_adam_is_the_published_algorithm() -> None:
         torch.testing.assert_close(mine.double(), torch.from_numpy(wanted), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("architecture", ["topk", "relu"])
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "relu"])
 def test_restored_learner_goes_on_bit_for_bit(architecture: str) -> None:
     straight = learner(architecture, target_l0=5.0 if architecture == "relu" else None)
     for i in range(10):
@@ -91,6 +91,29 @@ def test_restored_learner_goes_on_bit_for_bit(architecture: str) -> None:
     for name, tensor in straight.tensors().items():
         assert torch.equal(again.tensors()[name], tensor), name
     assert again.numbers() == straight.numbers()
+
+
+def test_the_threshold_is_the_mean_cutoff_until_it_is_solved() -> None:
+    """A running mean that began at 0 would give ten times too many features after a few steps."""
+    made = learner("batchtopk")
+    cutoffs = []
+    for i in range(5):
+        before = made.threshold
+        made.step(rows(i), B)
+        cutoffs.append((made.threshold - before) * (i + 1) + before)
+    assert made.threshold == pytest.approx(sum(cutoffs) / 5)
+    assert min(cutoffs) > 0
+    search = made.search()
+    x = torch.cat([rows(i) for i in range(10, 40)])
+    made.look_for(search, x)
+    made.solve(search)
+    assert made.evaluate(x).sums.l0() == pytest.approx(K, rel=0.01)
+
+
+def test_only_batchtopk_has_a_threshold() -> None:
+    for architecture in ("topk", "relu"):
+        assert learner(architecture).search() is None
+        assert "threshold" not in learner(architecture).numbers()
 
 
 def test_dead_features_are_counted_in_rows() -> None:
@@ -115,7 +138,7 @@ def test_dead_share_is_of_the_epoch() -> None:
     assert made.dead_share() == 1.0
 
 
-@pytest.mark.parametrize("architecture", ["topk", "relu"])
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "relu"])
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_train_what_one_process_does(architecture: str, world: int) -> None:
     """Losses, L0, dead counters and weights; one rank's share is empty in one step."""
@@ -153,15 +176,19 @@ def test_large_gradients_are_clipped() -> None:
     torch.testing.assert_close(norm, torch.tensor(1.0))
 
 
-@pytest.mark.parametrize("architecture", ["topk", "relu"])
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "relu"])
 def test_validation_is_the_formula(architecture: str) -> None:
     made = learner(architecture)
     x = rows(5)
+    if architecture == "batchtopk":
+        made.threshold = 0.7
     parts = made.evaluate(x[:10]) + made.evaluate(x[10:])
     W_enc, b_enc, W_dec, b_dec = made.weights
     f = ((x - b_dec) @ W_enc.T + b_enc).relu()
     if architecture == "topk":
         f = torch.zeros_like(f).scatter(1, f.topk(K).indices, f.topk(K).values)
+    if architecture == "batchtopk":
+        f = torch.where(f > 0.7, f, 0.0)
     error = (x - f @ W_dec - b_dec).square()
     variance = (x - x.mean(0)).square().sum()
     assert parts.sums.fvu() == pytest.approx(float(error.sum() / variance), rel=1e-5)

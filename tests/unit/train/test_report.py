@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from kubesae.train.plot import Series, line_chart
-from small_training import RELU, TOPK, Training
+from small_training import BATCHTOPK, RELU, TOPK, Training
 
 
 class Checker(HTMLParser):
@@ -32,7 +32,7 @@ class Checker(HTMLParser):
         assert self.open.pop() == tag
 
 
-@pytest.mark.parametrize("settings", [TOPK, RELU | {"target_l0": 6.0}], ids=["topk", "relu"])
+@pytest.mark.parametrize("settings", [TOPK, BATCHTOPK, RELU | {"target_l0": 6.0}], ids=["topk", "batchtopk", "relu"])
 def test_the_page_is_whole_and_loads_nothing(training: Training, settings: dict[str, object]) -> None:
     result = training.run(settings)
     page = training.output.read(result.report).decode()

@@ -17,13 +17,13 @@ from kubesae.shards import read_block, read_index
 from kubesae.shards.split import split_blocks
 from kubesae.store import open_store
 from small_experiment import write_small
-from small_training import RELU, SMALL, TOPK, Training
+from small_training import BATCHTOPK, RELU, SMALL, TOPK, Training
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize("settings", [TOPK, RELU], ids=["topk", "relu"])
+@pytest.mark.parametrize("settings", [TOPK, BATCHTOPK, RELU], ids=["topk", "batchtopk", "relu"])
 def test_lines_are_what_people_were_promised(training: Training, settings: dict[str, object]) -> None:
     training.run(settings)
     number = r"\d+\.\d{6}"
@@ -47,7 +47,7 @@ def test_lines_are_what_people_were_promised(training: Training, settings: dict[
     assert sum(sizes) == 1003
 
 
-@pytest.mark.parametrize("settings", [TOPK, RELU], ids=["topk", "relu"])
+@pytest.mark.parametrize("settings", [TOPK, BATCHTOPK, RELU], ids=["topk", "batchtopk", "relu"])
 def test_reported_metrics_are_those_of_the_exported_sae(training: Training, settings: dict[str, object]) -> None:
     """Measured anew with numpy, in raw units, on the rows that validation must have had."""
     result = training.run(settings)
@@ -63,6 +63,8 @@ def test_reported_metrics_are_those_of_the_exported_sae(training: Training, sett
     assert result.metrics["l0"] == pytest.approx((f > 0).sum(1).mean(), rel=1e-3)
     assert result.metrics["validation_rows"] == len(x)
     assert result.metrics["fvu"] < 0.8
+    if settings["architecture"] == "batchtopk":
+        assert result.metrics["l0"] == pytest.approx(settings["k"], abs=0.5 / len(x) + 0.01 * settings["k"])
 
 
 def test_what_lies_in_the_store(training: Training) -> None:
@@ -144,7 +146,7 @@ def test_target_l0_is_found(training: Training) -> None:
         ({"layer": None}, r"Which layer\? The data has layers \[1, 4\]"),
         ({"layer": 2}, "Layer 2 was not collected"),
         ({"architecture": "topk", "k": 25}, "k is 25, more than the 24 features"),
-        ({"architecture": "topk", "k": 3, "target_l0": 50}, "The L0 of TopK is its k"),
+        ({"architecture": "topk", "k": 3, "target_l0": 50}, "The L0 of topk is its k"),
         ({"target_l0": 50}, "target_l0 is 50.0, not less than the 24 features"),
         ({"target_l0": 5, "l1_coeff": 0}, "start with one above 0"),
         ({"validation": 0.95}, "too few to train on"),

@@ -1,0 +1,81 @@
+"""AuxK: dead features reconstruct what is left over (Gao et al. 2024, arXiv 2406.04093, section 2.4 and appendix A.2).
+
+B = rows, D = d_model, A = dead features.
+
+    e     = x - x_hat, a constant (no gradient flows into it)
+    e_hat = ReLU(the k_aux largest of z among dead features) W_dec       without b_dec: e has no bias to add
+    auxk  = coefficient * min(dead / k_aux, 1) * sum |e - e_hat|^2 / sum |e - mean e|^2        0 where that is 0 / 0
+
+It is the loss of every architecture whose L0 is set by k.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from kubesae.sae.kernels import product, top_k
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kubesae.sae.step import Reduce
+    from kubesae.sae.weights import Weights
+
+
+@dataclass(frozen=True, slots=True)
+class AuxK:
+    """Settings of the auxiliary loss. `dead_A`: int64 numbers of the features that count as dead."""
+
+    coefficient: float
+    dead_A: Tensor
+
+
+def k_aux(d_model: int) -> int:
+    """Return how many dead features take part for each row: the power of two nearest to d_model / 2 (appendix A.2)."""
+    half = max(1, d_model // 2)
+    below = 1 << (half.bit_length() - 1)
+    return below if half - below <= 2 * below - half else 2 * below
+
+
+def add_auxk(
+    gradients: Weights,
+    x_centred_BD: Tensor,
+    e_BD: Tensor,
+    weights: Weights,
+    auxk: AuxK,
+    total_rows: int,
+    dtype: torch.dtype,
+    reduce: Reduce,
+) -> Tensor:
+    """Add the gradients of the auxiliary loss to `gradients`, in place, and return this rank's share of the loss.
+
+    k_aux is large (half of d_model), so the products over the dead features are dense.
+    """
+    dead_A, wanted = auxk.dead_A, k_aux(x_centred_BD.shape[1])
+    W_enc_AD, W_dec_AD = weights.W_enc_FD[dead_A], weights.W_dec_FD[dead_A]
+    z_BA = product(x_centred_BD, W_enc_AD.T, dtype) + weights.b_enc_F[dead_A]
+    f_BA = z_BA.relu() if len(dead_A) <= wanted else _keep_top(z_BA, wanted)
+    left_BD = e_BD - product(f_BA, W_dec_AD, dtype)
+
+    # the sum of squares about the mean, over all ranks
+    totals = reduce(torch.cat([e_BD.sum(0), e_BD.square().sum().reshape(1)]).double())
+    variance = totals[-1] - totals[:-1].square().sum() / total_rows
+    weight = auxk.coefficient * min(len(dead_A) / wanted, 1.0) / variance
+    weight = torch.nan_to_num(weight, nan=0.0, posinf=0.0, neginf=0.0).to(e_BD.dtype)
+
+    g_BD = left_BD * (-2 * weight)
+    dz_BA = product(g_BD, W_dec_AD.T, dtype) * (f_BA > 0)
+    db_A = dz_BA.sum(0)
+    gradients.W_dec_FD[dead_A] += product(f_BA.T, g_BD, dtype)
+    gradients.W_enc_FD[dead_A] += product(dz_BA.T, x_centred_BD, dtype)
+    gradients.b_enc_F[dead_A] += db_A
+    gradients.b_dec_D.sub_(db_A @ W_enc_AD)
+    return weight * left_BD.square().sum()
+
+
+def _keep_top(z_BA: Tensor, k: int) -> Tensor:
+    values_BK, kept_BK = top_k(z_BA, k)
+    return torch.zeros_like(z_BA).scatter_(1, kept_BK.long(), values_BK)

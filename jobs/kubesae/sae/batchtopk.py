@@ -1,0 +1,101 @@
+"""BatchTopK SAE (Bussmann, Leask and Nanda 2024, arXiv 2412.06410), with AuxK.
+
+B = rows of this rank, D = d_model, F = features, N = candidates.
+
+    z      = W_enc (x - b_dec) + b_enc
+    cutoff = the (k * rows)-th largest positive z of the whole batch, of all ranks
+    f      = z where z >= cutoff and z > 0, else 0             ties at the cutoff all stay, on any number of ranks
+    x_hat  = f W_dec + b_dec                                   rows of W_dec have norm 1
+    loss   = mean over rows and dimensions of (x - x_hat)^2  +  auxk        (auxk.py)
+
+A row takes as many features as it needs, k on average. What one row gets depends on the others, so an SAE in use has a
+fixed threshold in place of the cutoff: the one that gives an L0 of k on validation rows (threshold.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from kubesae.sae.kernels import Code, SlicedEncoder
+from kubesae.sae.step import sparse_step
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kubesae.sae.auxk import AuxK
+    from kubesae.sae.step import Reduce, Step
+    from kubesae.sae.weights import Weights
+
+# The floor below which nothing is looked at is where a sample has this many times the wanted entries.
+_MARGIN = 2.0
+_SAMPLE = 1 << 16
+_DIGIT_BITS = 8
+
+
+def loss_and_gradients(
+    x_BD: Tensor,
+    weights: Weights,
+    k: int,
+    auxk: AuxK,
+    *,
+    total_rows: int,
+    dtype: torch.dtype,
+    reduce: Reduce = lambda tensor: tensor,
+) -> tuple[Step, float]:
+    """Forward and backward of one batch, and the cutoff; see `topk.loss_and_gradients`."""
+    x_centred_BD = x_BD - weights.b_dec_D
+    code, cutoff = encode(x_centred_BD, weights, k, total_rows, dtype, reduce)
+    step = sparse_step(code, x_centred_BD, weights, auxk, total_rows=total_rows, dtype=dtype, reduce=reduce)
+    return step, cutoff
+
+
+def encode(
+    x_centred_BD: Tensor, weights: Weights, k: int, total_rows: int, dtype: torch.dtype, reduce: Reduce
+) -> tuple[Code, float]:
+    """Return the code of x - b_dec, and the cutoff; 0 where fewer than k * total_rows entries are positive."""
+    encoder = SlicedEncoder(weights, dtype, x_centred_BD.device)
+    wanted = k * total_rows
+    floor = _common_floor(x_centred_BD, encoder, k, reduce)
+    code = encoder.above(x_centred_BD, floor)
+    if floor > 0 and int(reduce(torch.tensor(len(code.values_N)))) < wanted:  # the sample was not like the rest
+        code = encoder.above(x_centred_BD, 0.0)
+    cutoff = kth_largest(code.values_N, wanted, reduce)
+    return code.at_least(cutoff), cutoff
+
+
+def _common_floor(x_centred_BD: Tensor, encoder: SlicedEncoder, k: int, reduce: Reduce) -> float:
+    """Return a value, the same for all ranks, that is likely below the cutoff and above most entries.
+
+    It saves work and decides nothing: what it cuts off too much is looked for again.
+    """
+    floor = 0.0
+    if len(x_centred_BD):
+        z = encoder.first_slice(x_centred_BD).reshape(-1)
+        sample = z[:: max(1, len(z) // _SAMPLE)].relu()
+        floor = float(sample.topk(min(len(sample), 1 + int(_MARGIN * k / encoder.features * len(sample)))).values[-1])
+    total, ranks = reduce(torch.tensor([floor, 1.0], dtype=torch.float64)).tolist()
+    return float(total / ranks)
+
+
+def kth_largest(values_N: Tensor, k: int, reduce: Reduce) -> float:
+    """Return the k-th largest of the positive `values_N` of all ranks, exactly; 0.0 where there are fewer.
+
+    A radix search: the bits of positive floats order like integers, and each round finds eight more of them by counts,
+    which is all that ranks have to sum.
+    """
+    as_int, bits = (torch.int64, 64) if values_N.dtype == torch.float64 else (torch.int32, 32)
+    exact = values_N if values_N.dtype == torch.float64 else values_N.float()
+    left_N, found = exact.view(as_int), 0
+    for shift in range(bits - _DIGIT_BITS, -1, -_DIGIT_BITS):
+        digits_N = (left_N >> shift) & ((1 << _DIGIT_BITS) - 1)
+        counts = reduce(torch.bincount(digits_N, minlength=1 << _DIGIT_BITS).cpu())
+        at_least = counts.flip(0).cumsum(0).flip(0)
+        if int(at_least[0]) < k:
+            return 0.0
+        digit = int((at_least >= k).nonzero().max())
+        k -= int(at_least[digit] - counts[digit])
+        found = (found << _DIGIT_BITS) | digit
+        left_N = left_N[digits_N == digit]
+    return float(torch.tensor([found], dtype=as_int).view(exact.dtype))

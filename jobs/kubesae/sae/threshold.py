@@ -1,0 +1,57 @@
+"""Features above a fixed threshold: how SAEs are used whose training compares rows with each other.
+
+    f = z where z > threshold_i, else 0
+
+The threshold of BatchTopK is solved: the one for which validation rows have k active features on average. Estimates
+from the batches of training (a running mean of their cutoffs, say) are off by several percent, more after few steps.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from kubesae.sae.kernels import Code, SlicedEncoder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kubesae.sae.step import Reduce
+    from kubesae.sae.weights import Weights
+
+# Bins hold values with the same first bits of their float32: 2^12 bins an octave of values, so a bin is 0.02% wide.
+_DROPPED_BITS = 11
+_BINS = 1 << (31 - _DROPPED_BITS)
+
+
+def encode(x_centred_BD: Tensor, weights: Weights, threshold_F: Tensor, dtype: torch.dtype) -> Code:
+    """Return the code of x - b_dec, multiplied in `dtype`; thresholds [F] are 0 or more."""
+    code = SlicedEncoder(weights, dtype, x_centred_BD.device).above(x_centred_BD, float(threshold_F.min()))
+    return code.where(code.values_N > threshold_F.to(code.values_N.dtype)[code.features_N])
+
+
+class ThresholdSearch:
+    """Counts how often z has which value, over rows that come bit by bit; sums over ranks are those of all rows."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Count nothing yet."""
+        self._counts = torch.zeros(_BINS, dtype=torch.int64, device=device)
+        self._rows = torch.zeros((), dtype=torch.int64, device=device)
+
+    def add(self, x_centred_BD: Tensor, weights: Weights) -> None:
+        """Take in rows, multiplied in float32 as an SAE in use does."""
+        for z_BF in SlicedEncoder(weights, torch.float32, x_centred_BD.device).slices(x_centred_BD):
+            bits = z_BF[z_BF > 0].view(torch.int32) >> _DROPPED_BITS
+            self._counts += torch.bincount(bits, minlength=_BINS)
+        self._rows += len(x_centred_BD)
+
+    def solve(self, l0: float, reduce: Reduce) -> float:
+        """Return the threshold at which the rows have `l0` active features on average; 0.0 where they never have."""
+        counts, rows = reduce(self._counts), int(reduce(self._rows))
+        above = counts.flip(0).cumsum(0).flip(0)
+        wanted = (above >= l0 * rows).nonzero()
+        if rows == 0 or len(wanted) == 0:
+            return 0.0
+        edge = int(wanted.max()) << _DROPPED_BITS
+        return float(torch.tensor([edge], dtype=torch.int32).view(torch.float32))

@@ -21,6 +21,7 @@ SMALL: dict[str, Any] = {
 }
 TOPK = SMALL | {"architecture": "topk", "k": 3}
 BATCHTOPK = SMALL | {"architecture": "batchtopk", "k": 3}
+MATRYOSHKA = BATCHTOPK | {"architecture": "matryoshka"}
 RELU = SMALL | {"architecture": "relu"}
 
 

@@ -66,7 +66,8 @@ def _shown(default: object) -> str:
     if default is None:
         return ""
     if isinstance(default, tuple):
-        return "one, with its defaults"
+        numbers = all(isinstance(item, float) for item in default)
+        return ", ".join(map(str, default)) if numbers else "one, with its defaults"
     if isinstance(default, bool):
         return str(default).lower()
     return f"{default:_}" if isinstance(default, int) else str(default)

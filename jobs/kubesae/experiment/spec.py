@@ -79,16 +79,21 @@ class Sae(Section):
 
     name: Name | None = Field(None, description="name of the SAE (default: layer-LLL-ARCHITECTURE-D_SAE)")
     layer: int | None = Field(None, ge=0, description="layer whose output is reconstructed (default: the only one)")
-    architecture: Literal["relu", "topk", "batchtopk"] = Field(
-        "relu", description="relu: ReLU + L1; topk: k features each token; batchtopk: k a token on average"
+    architecture: Literal["relu", "topk", "batchtopk", "matryoshka"] = Field(
+        "relu",
+        description="relu: ReLU + L1; topk: k features each token; batchtopk: k a token on average; matryoshka: "
+        "batchtopk whose first features reconstruct by themselves",
     )
     d_sae: Positive | None = Field(None, description="number of features (default: expansion x d_model)")
     expansion: Positive = Field(8, description="features per model dimension, when d_sae is not given")
     l1_coeff: float = Field(1e-3, ge=0, description="sparsity coefficient of ReLU + L1")
     target_l0: float | None = Field(None, gt=0, description="find the l1 coefficient that gives this validation L0")
-    k: Positive = Field(64, description="active features per token of TopK and BatchTopK")
+    k: Positive = Field(64, description="active features per token (not of relu)")
+    prefixes: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (1 / 16, 1 / 8, 1 / 4, 1 / 2), description="shares of the features that reconstruct by themselves (matryoshka)"
+    )
     auxk_coeff: float = Field(
-        1 / 32, ge=0, description="weight of the AuxK loss (TopK, BatchTopK), which revives dead features"
+        1 / 32, ge=0, description="weight of the AuxK loss, which revives dead features (not of relu)"
     )
     dead_after: Positive = Field(10_000_000, description="tokens without activation after which AuxK revives a feature")
     lr: float = Field(3e-4, gt=0, description="learning rate of Adam")

@@ -12,9 +12,18 @@ from kubesae.experiment import Section
 class SaeConfig(Section):
     """Architecture and sizes. It is stored in `metadata.json` beside the weights, as key `config`."""
 
-    architecture: Literal["relu", "topk", "batchtopk"] = Field(
-        description="relu: ReLU + L1; topk: TopK; batchtopk: BatchTopK, used with a threshold"
+    architecture: Literal["relu", "topk", "batchtopk", "matryoshka"] = Field(
+        description="relu: ReLU + L1; topk: TopK; batchtopk: BatchTopK; matryoshka: BatchTopK with nested prefixes; "
+        "the last two are used with a threshold"
     )
     d_model: int = Field(gt=0, description="width of the activations")
     d_sae: int = Field(gt=0, description="number of features")
-    k: int | None = Field(None, gt=0, description="active features per row, on average for batchtopk (not of relu)")
+    k: int | None = Field(None, gt=0, description="active features per row, on average with a threshold (not of relu)")
+    prefixes: tuple[int, ...] | None = Field(
+        None, description="numbers of features that reconstruct without the others, ascending (matryoshka only)"
+    )
+
+    @property
+    def has_threshold(self) -> bool:
+        """Whether an SAE in use has thresholds."""
+        return self.architecture in {"batchtopk", "matryoshka"}

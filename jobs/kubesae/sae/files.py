@@ -2,7 +2,7 @@
 
     sae.safetensors    float32 W_enc [d_sae, d_model], b_enc [d_sae], W_dec [d_sae, d_model], b_dec [d_model], in raw
                        units: f = act((x - b_dec) W_enc^T + b_enc), x_hat = f W_dec + b_dec; threshold [d_sae], where
-                       act keeps what is above one (batchtopk); input_mean [d_model]: the mean that training
+                       act keeps what is above one (batchtopk, matryoshka); input_mean [d_model]: the mean that training
                        subtracted, already folded into the others
     metadata.json      config (architecture and sizes), metrics, normalisation, what it was trained on and how; written
                        last, with the SHA-256 of the other: a folder without it is not an SAE
@@ -134,7 +134,7 @@ def _read_weights(store: Store, config: SaeConfig, metadata: dict[str, Any]) -> 
         raise DamagedError(f"{where} is not a safetensors file ({error}). {_MEND}") from error
     matrix = (config.d_sae, config.d_model)
     shapes = {"W_enc": matrix, "b_enc": matrix[:1], "W_dec": matrix, "b_dec": matrix[1:]}
-    if config.architecture == "batchtopk":
+    if config.has_threshold:
         shapes["threshold"] = matrix[:1]
     for name, shape in shapes.items():
         tensor = tensors.get(name)

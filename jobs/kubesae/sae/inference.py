@@ -28,7 +28,7 @@ class Sae:
     """An SAE to use.
 
     `config`: its architecture and sizes; `weights`: float32; `metadata`: what training recorded; `threshold_F`: float32
-    [d_sae], below which a feature is inactive (batchtopk only).
+    [d_sae], up to which a feature is inactive (batchtopk and matryoshka only).
     """
 
     def __init__(

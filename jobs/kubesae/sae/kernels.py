@@ -67,6 +67,11 @@ class Code:
         """Return the code without its entries below `cutoff`."""
         return self.where(self.values_N >= cutoff)
 
+    def columns(self, begin: int, end: int) -> Code:
+        """Return the code of the features `begin` to `end` - 1, numbered from 0."""
+        part = self.where((self.features_N >= begin) & (self.features_N < end))
+        return Code(part.offsets_B1, part.features_N - begin, part.values_N)
+
     @classmethod
     def joined(cls, codes: Sequence[Code]) -> Code:
         """Return the code of the rows of all `codes`, of which there is one at least."""

@@ -84,7 +84,17 @@ def sparse_step(
 def sparse_gradients(
     code: Code, x_centred_BD: Tensor, g_BD: Tensor, weights: Weights, l1_F: Tensor | None = None
 ) -> Weights:
-    """Return gradients by the chain rule through x_hat = f W_dec + b_dec and f = ReLU(W_enc (x - b_dec) + b_enc).
+    """Return all gradients; see `feature_gradients`."""
+    W_enc_FD, b_enc_F, W_dec_FD = feature_gradients(code, x_centred_BD, g_BD, weights, l1_F)
+    return Weights(W_enc_FD, b_enc_F, W_dec_FD, g_BD.sum(0) - b_enc_F @ weights.W_enc_FD)
+
+
+def feature_gradients(
+    code: Code, x_centred_BD: Tensor, g_BD: Tensor, weights: Weights, l1_F: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return gradients of W_enc, b_enc and W_dec.
+
+    By the chain rule through x_hat = f W_dec + b_dec and f = ReLU(W_enc (x - b_dec) + b_enc).
 
     Args:
         code: f, sparse.
@@ -100,12 +110,10 @@ def sparse_gradients(
     dz_N = df_N * (code.values_N > 0)
     by_feature = ByFeature(code, len(weights.W_dec_FD))
     ones_B1 = torch.ones_like(g_BD[:, :1])
-    db_enc_F = by_feature.sum(dz_N, ones_B1).squeeze(1)
-    return Weights(
-        W_enc_FD=by_feature.sum(dz_N, x_centred_BD),
-        b_enc_F=db_enc_F,
-        W_dec_FD=by_feature.sum(code.values_N, g_BD),
-        b_dec_D=g_BD.sum(0) - db_enc_F @ weights.W_enc_FD,
+    return (
+        by_feature.sum(dz_N, x_centred_BD),
+        by_feature.sum(dz_N, ones_B1).squeeze(1),
+        by_feature.sum(code.values_N, g_BD),
     )
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 
 from kubesae.errors import ConfigError
-from kubesae.sae import Sums, Weights, batchtopk, matmul_dtype, relu, threshold, topk
+from kubesae.sae import Sums, Weights, batchtopk, matmul_dtype, matryoshka, relu, threshold, topk
 from kubesae.sae.auxk import AuxK
 from kubesae.sae.decoder import normalise_decoder, project_decoder_gradient
 from kubesae.sae.kernels import Code, decode
@@ -22,6 +22,8 @@ from kubesae.train.adam import Adam
 from kubesae.train.schedule import learning_rate, sparsity, steer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from kubesae.experiment import Sae as Settings
@@ -61,6 +63,14 @@ class Evaluation:
         return Evaluation(self.sums + other.sums, self.penalty + other.penalty)
 
 
+class _Options(TypedDict):
+    """What the steps of all sparse architectures take."""
+
+    total_rows: int
+    dtype: torch.dtype
+    reduce: Callable[[Tensor], Tensor]
+
+
 class Learner:
     """Trains one SAE. Every rank has the same one."""
 
@@ -74,7 +84,7 @@ class Learner:
         self.steps = 0
         self.rows = 0
         self.l1_coeff = settings.l1_coeff
-        self.threshold = 0.0 if config.architecture == "batchtopk" else None
+        self.threshold = 0.0 if config.has_threshold else None
         self._ranks = ranks
         self._total_steps = total_steps
         self._dead_after = dead_after
@@ -112,20 +122,14 @@ class Learner:
     def _forward_backward(self, x_BD: Tensor, total_rows: int, l1_coeff: float, dead_A: Tensor) -> Step:
         if self.config.k is None:
             return relu.loss_and_gradients(x_BD, self.weights, l1_coeff, total_rows=total_rows, dtype=self._dtype)
-        auxk = AuxK(self.settings.auxk_coeff, dead_A)
+        k, auxk = self.config.k, AuxK(self.settings.auxk_coeff, dead_A)
+        options = _Options(total_rows=total_rows, dtype=self._dtype, reduce=self._ranks.sum)
         if self.threshold is None:
-            return topk.loss_and_gradients(
-                x_BD,
-                self.weights,
-                self.config.k,
-                auxk,
-                total_rows=total_rows,
-                dtype=self._dtype,
-                reduce=self._ranks.sum,
-            )
-        step, cutoff = batchtopk.loss_and_gradients(
-            x_BD, self.weights, self.config.k, auxk, total_rows=total_rows, dtype=self._dtype, reduce=self._ranks.sum
-        )
+            return topk.loss_and_gradients(x_BD, self.weights, k, auxk, **options)
+        if self.config.prefixes is None:
+            step, cutoff = batchtopk.loss_and_gradients(x_BD, self.weights, k, auxk, **options)
+        else:
+            step, cutoff = matryoshka.loss_and_gradients(x_BD, self.weights, k, self.config.prefixes, auxk, **options)
         rate = max(_CUTOFF_RATE, 1 / (self.steps + 1))  # the mean of all at first, so that nothing pulls it to 0
         self.threshold += rate * (cutoff - self.threshold)
         return step

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kubesae.errors import ConfigError
 from kubesae.ledger import sae_name
 from kubesae.sae import SaeConfig
+from kubesae.sae.matryoshka import prefix_sizes
 
 if TYPE_CHECKING:
     from kubesae.experiment import DataIdentity
@@ -50,7 +51,11 @@ def resolve_target(settings: Settings, identity: DataIdentity) -> Target:
             )
     name = sae_name(settings, identity.layers, identity.d_model)
     config = SaeConfig(
-        architecture=settings.architecture, d_model=identity.d_model, d_sae=d_sae, k=settings.k if sparse else None
+        architecture=settings.architecture,
+        d_model=identity.d_model,
+        d_sae=d_sae,
+        k=settings.k if sparse else None,
+        prefixes=prefix_sizes(settings.prefixes, d_sae) if settings.architecture == "matryoshka" else None,
     )
     return Target(name, layer, config)
 

@@ -49,7 +49,7 @@ def test_bash_completes(tab):
     assert tab("") == COMMANDS.keys()
     assert tab("ver") == {"verify"}
     assert tab("train", "--l") == {"--layer", "--l1-coeff", "--lr", "--lr-warmup", "--lr-decay"}
-    assert tab("train", "--architecture", "") == {"relu", "topk", "batchtopk"}
+    assert tab("train", "--architecture", "") == {"relu", "topk", "batchtopk", "matryoshka"}
     assert tab("verify", "x.yaml", "--mode", "f") == {"full"}
     assert tab("completion", "") == {"bash", "zsh", "fish"}
     assert tab("collect", "fir") == {"default"}

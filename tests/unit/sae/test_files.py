@@ -66,7 +66,7 @@ def test_files_are_plain(folder: Path) -> None:
     f = torch.relu((x - tensors["b_dec"]) @ tensors["W_enc"].T + tensors["b_enc"])
     torch.testing.assert_close(f, load_sae(folder).encode(x))
     metadata = json.loads((folder / "metadata.json").read_text())
-    assert metadata["config"] == {"architecture": "relu", "d_model": D, "d_sae": F, "k": None}
+    assert metadata["config"] == {"architecture": "relu", "d_model": D, "d_sae": F, "k": None, "prefixes": None}
     assert metadata["normalisation"]["scale"] == 0.25
 
 

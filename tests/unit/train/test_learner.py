@@ -23,7 +23,8 @@ TOTAL = 40
 
 
 def learner(architecture: str = "topk", ranks: Ranks = ALONE, **changes: object) -> Learner:
-    config = SaeConfig(architecture=architecture, d_model=D, d_sae=F, k=None if architecture == "relu" else K)
+    k, prefixes = None if architecture == "relu" else K, (4, 16, F) if architecture == "matryoshka" else None
+    config = SaeConfig(architecture=architecture, d_model=D, d_sae=F, k=k, prefixes=prefixes)
     settings = Settings(architecture=architecture, **{"lr": 1e-2, **changes})
     weights = initial_weights(config, rows(99), seed=1)
     made = Learner(config, settings, weights, ranks, TOTAL, dead_after=2 * B)
@@ -35,7 +36,7 @@ def rows(seed: int) -> torch.Tensor:
     return torch.randn(B, D, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "relu"])
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka", "relu"])
 def test_training_lowers_the_error(architecture: str) -> None:
     made = learner(architecture, l1_coeff=1e-5)
     results = [made.step(rows(i % 3), B) for i in range(TOTAL)]
@@ -77,7 +78,7 @@ def test_adam_is_the_published_algorithm() -> None:
         torch.testing.assert_close(mine.double(), torch.from_numpy(wanted), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "relu"])
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka", "relu"])
 def test_restored_learner_goes_on_bit_for_bit(architecture: str) -> None:
     straight = learner(architecture, target_l0=5.0 if architecture == "relu" else None)
     for i in range(10):
@@ -110,7 +111,7 @@ def test_the_threshold_is_the_mean_cutoff_until_it_is_solved() -> None:
     assert made.evaluate(x).sums.l0() == pytest.approx(K, rel=0.01)
 
 
-def test_only_batchtopk_has_a_threshold() -> None:
+def test_only_what_compares_rows_has_a_threshold() -> None:
     for architecture in ("topk", "relu"):
         assert learner(architecture).search() is None
         assert "threshold" not in learner(architecture).numbers()
@@ -138,7 +139,7 @@ def test_dead_share_is_of_the_epoch() -> None:
     assert made.dead_share() == 1.0
 
 
-@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "relu"])
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka", "relu"])
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_train_what_one_process_does(architecture: str, world: int) -> None:
     """Losses, L0, dead counters and weights; one rank's share is empty in one step."""
@@ -176,18 +177,18 @@ def test_large_gradients_are_clipped() -> None:
     torch.testing.assert_close(norm, torch.tensor(1.0))
 
 
-@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "relu"])
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka", "relu"])
 def test_validation_is_the_formula(architecture: str) -> None:
     made = learner(architecture)
     x = rows(5)
-    if architecture == "batchtopk":
+    if made.config.has_threshold:
         made.threshold = 0.7
     parts = made.evaluate(x[:10]) + made.evaluate(x[10:])
     W_enc, b_enc, W_dec, b_dec = made.weights
     f = ((x - b_dec) @ W_enc.T + b_enc).relu()
     if architecture == "topk":
         f = torch.zeros_like(f).scatter(1, f.topk(K).indices, f.topk(K).values)
-    if architecture == "batchtopk":
+    if made.config.has_threshold:
         f = torch.where(f > 0.7, f, 0.0)
     error = (x - f @ W_dec - b_dec).square()
     variance = (x - x.mean(0)).square().sum()

@@ -17,13 +17,17 @@ from kubesae.shards import read_block, read_index
 from kubesae.shards.split import split_blocks
 from kubesae.store import open_store
 from small_experiment import write_small
-from small_training import BATCHTOPK, RELU, SMALL, TOPK, Training
+from small_training import BATCHTOPK, MATRYOSHKA, RELU, SMALL, TOPK, Training
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+of_every_architecture = pytest.mark.parametrize(
+    "settings", [TOPK, BATCHTOPK, MATRYOSHKA, RELU], ids=lambda settings: settings["architecture"]
+)
 
-@pytest.mark.parametrize("settings", [TOPK, BATCHTOPK, RELU], ids=["topk", "batchtopk", "relu"])
+
+@of_every_architecture
 def test_lines_are_what_people_were_promised(training: Training, settings: dict[str, object]) -> None:
     training.run(settings)
     number = r"\d+\.\d{6}"
@@ -47,7 +51,7 @@ def test_lines_are_what_people_were_promised(training: Training, settings: dict[
     assert sum(sizes) == 1003
 
 
-@pytest.mark.parametrize("settings", [TOPK, BATCHTOPK, RELU], ids=["topk", "batchtopk", "relu"])
+@of_every_architecture
 def test_reported_metrics_are_those_of_the_exported_sae(training: Training, settings: dict[str, object]) -> None:
     """Measured anew with numpy, in raw units, on the rows that validation must have had."""
     result = training.run(settings)
@@ -63,7 +67,7 @@ def test_reported_metrics_are_those_of_the_exported_sae(training: Training, sett
     assert result.metrics["l0"] == pytest.approx((f > 0).sum(1).mean(), rel=1e-3)
     assert result.metrics["validation_rows"] == len(x)
     assert result.metrics["fvu"] < 0.8
-    if settings["architecture"] == "batchtopk":
+    if settings["architecture"] in {"batchtopk", "matryoshka"}:
         assert result.metrics["l0"] == pytest.approx(settings["k"], abs=0.5 / len(x) + 0.01 * settings["k"])
 
 

@@ -1,0 +1,87 @@
+"""Matryoshka BatchTopK SAE (Bussmann et al. 2025, arXiv 2503.17547), with AuxK.
+
+B = rows of this rank, D = d_model, F = features. `prefixes`: numbers of features m_1 < ... < m_P = F.
+
+    f       = as in BatchTopK, over all features (batchtopk.py)
+    x_hat_j = f[:m_j] W_dec[:m_j] + b_dec                      rows of W_dec have norm 1
+    loss    = mean over j of the mean over rows and dimensions of (x - x_hat_j)^2  +  auxk        (auxk.py)
+
+The first features have to reconstruct without the others, so they stay general while a wide dictionary splits the rest.
+AuxK is about what all features together leave over. The paper sums over j: the mean keeps the loss in units of FVU, so
+that learning rates and coefficients mean the same as for other architectures.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import torch
+
+from kubesae.sae.auxk import add_auxk
+from kubesae.sae.batchtopk import encode
+from kubesae.sae.kernels import decode
+from kubesae.sae.step import Step, feature_gradients, fired
+from kubesae.sae.weights import Weights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from kubesae.sae.auxk import AuxK
+    from kubesae.sae.kernels import Code
+    from kubesae.sae.step import Reduce
+
+
+def prefix_sizes(shares: Sequence[float], d_sae: int) -> tuple[int, ...]:
+    """Return numbers of features for shares of them, ascending, each once and at least 1; the last is all."""
+    return tuple(sorted({*(max(1, round(share * d_sae)) for share in shares), d_sae}))
+
+
+def loss_and_gradients(
+    x_BD: Tensor,
+    weights: Weights,
+    k: int,
+    prefixes: Sequence[int],
+    auxk: AuxK,
+    *,
+    total_rows: int,
+    dtype: torch.dtype,
+    reduce: Reduce = lambda tensor: tensor,
+) -> tuple[Step, float]:
+    """Forward and backward of one batch, and the cutoff; see `batchtopk.loss_and_gradients`."""
+    x_centred_BD = x_BD - weights.b_dec_D
+    code, cutoff = encode(x_centred_BD, weights, k, total_rows, dtype, reduce)
+    e_BD = x_centred_BD - decode(code, weights.W_dec_FD)
+    scale = 1 / (total_rows * x_BD.shape[1])
+    gradients, nested_error = _nested(code, x_centred_BD, e_BD, weights, prefixes, scale / len(prefixes))
+    loss = nested_error * (scale / len(prefixes))
+    if auxk.coefficient > 0 and len(auxk.dead_A) > 0:
+        loss = loss + add_auxk(gradients, x_centred_BD, e_BD, weights, auxk, total_rows, dtype, reduce)
+    active, fired_F = (code.values_N > 0).sum(), fired(code, len(weights.b_enc_F))
+    return Step(gradients, loss, e_BD.square().sum(), active, fired_F), cutoff
+
+
+def _nested(
+    code: Code, x_centred_BD: Tensor, e_BD: Tensor, weights: Weights, prefixes: Sequence[int], scale: float
+) -> tuple[Weights, Tensor]:
+    """Return gradients of `scale` times the sum over prefixes of the squared error, and that sum.
+
+    From the widest prefix to the narrowest: leaving out the outermost group of features gives its error back, and what
+    a group adds is wanted by every prefix that holds it.
+    """
+    e_BD, g_BD = e_BD.clone(), torch.zeros_like(e_BD)
+    error = e_BD.new_zeros(())
+    groups = []
+    for begin, end in reversed(list(pairwise([0, *prefixes]))):
+        error += e_BD.square().sum()
+        g_BD.add_(e_BD, alpha=-2 * scale)
+        group = code.columns(begin, end)
+        part = Weights(
+            weights.W_enc_FD[begin:end], weights.b_enc_F[begin:end], weights.W_dec_FD[begin:end], weights.b_dec_D
+        )
+        groups.append(feature_gradients(group, x_centred_BD, g_BD, part))
+        e_BD += decode(group, part.W_dec_FD)
+    W_enc_FD, b_enc_F, W_dec_FD = (torch.cat(parts[::-1]) for parts in zip(*groups, strict=True))
+    return Weights(W_enc_FD, b_enc_F, W_dec_FD, g_BD.sum(0) - b_enc_F @ weights.W_enc_FD), error

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 _GATHER_FLOATS = 1 << 22
 # The encoder's output is made and searched in slices of this many numbers: they stay in the cache of a CPU core.
 _SLICE = 1 << 20
+# With fewer rows a slice is slow: its product takes as long for reading the encoder as for multiplying.
+_SLICE_ROWS = 256
 # On an accelerator a slice only bounds memory.
 _SLICE_DEVICE = 1 << 29
+_GROUP = 8
 _BITS16 = 1 << 16
 _BITS32 = 1 << 32
 
@@ -108,48 +111,76 @@ def product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
     return (a.to(dtype) @ b.to(dtype)).to(a.dtype)
 
 
-def top_k(z_BF: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def top_k(z_BF: Tensor, k: int, groups: int = 1) -> tuple[Tensor, Tensor]:
     """Return the k largest of each row after ReLU, and their features: both [B, k], largest first.
 
     Where values are equal the feature with the lower number wins, on every device: bfloat16 has 8 bits, so that more
     than half of all rows have a tie at the k-th place, and `torch.topk` leaves ties open. The bits of a non-negative
     float order like an integer, so value and feature number are packed into one integer and that is sorted.
+
+    `groups`: how `z_BF` is laid out, see `SlicedEncoder`. The k largest lie in the k groups with the largest maxima
+    (the same order, the same ties), so that only those have to be searched.
     """
-    features = z_BF.shape[1]
-    if z_BF.dtype == torch.bfloat16 and features <= _BITS16:
-        return _top_k_packed(z_BF, k, torch.int16, torch.int32, _BITS16)
-    if z_BF.dtype in {torch.bfloat16, torch.float32} and features <= _BITS32 // 2:
-        return _top_k_packed(z_BF.float(), k, torch.int32, torch.int64, _BITS32)
-    sorted_BF = torch.sort(z_BF.relu(), dim=1, descending=True, stable=True)
-    return sorted_BF.values[:, :k], sorted_BF.indices[:, :k]
+    if z_BF.dtype == torch.bfloat16 and z_BF.shape[1] <= _BITS16:
+        packing = _Packing(torch.int16, torch.int32, _BITS16)
+    elif z_BF.dtype in {torch.bfloat16, torch.float32} and z_BF.shape[1] <= _BITS32 // 2:
+        z_BF, packing = z_BF.float(), _Packing(torch.int32, torch.int64, _BITS32)
+    else:
+        sorted_BF = torch.sort(z_BF.relu(), dim=1, descending=True, stable=True)
+        return sorted_BF.values[:, :k], sorted_BF.indices[:, :k]
+    if groups == 1:
+        return packing.top(z_BF, packing.numbers(z_BF.shape[1], z_BF.device), k)
+    z_BGC = z_BF.unflatten(1, (groups, -1))
+    # as integers all negative floats are below 0, which is all that ReLU leaves of them
+    maxima_BC = z_BGC.view(packing.bits).amax(1).view(z_BF.dtype)
+    _, chosen_BK = packing.top(maxima_BC, packing.numbers(maxima_BC.shape[1], z_BF.device), k)
+    members_BGK = z_BGC.gather(2, chosen_BK.long()[:, None].expand(-1, groups, -1))
+    number_BGK = chosen_BK[:, None] * groups + packing.numbers(groups, z_BF.device)[:, None]
+    return packing.top(members_BGK.flatten(1), number_BGK.flatten(1), k)
 
 
-def _top_k_packed(z_BF: Tensor, k: int, bits: torch.dtype, packed: torch.dtype, base: int) -> tuple[Tensor, Tensor]:
-    highest = base - 1
-    number_F = torch.arange(highest, highest - z_BF.shape[1], -1, dtype=packed, device=z_BF.device)
-    # as integers all negative floats and -0.0 are negative: the clamp is the ReLU
-    key_BF = z_BF.view(bits).to(packed).clamp_min_(0).mul_(base).add_(number_F)
-    top_BK = torch.topk(key_BF, k, dim=1).values
-    values_BK = torch.div(top_BK, base, rounding_mode="floor").to(bits).view(z_BF.dtype)
-    return values_BK, highest - (top_BK % base)
+@dataclass(frozen=True, slots=True)
+class _Packing:
+    """Value and number of an entry as one integer: the value's bits times `base`, and the number counted downwards."""
+
+    bits: torch.dtype
+    packed: torch.dtype
+    base: int
+
+    def numbers(self, count: int, device: torch.device) -> Tensor:
+        return torch.arange(count, dtype=self.packed, device=device)
+
+    def top(self, values: Tensor, numbers: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Return the k largest values of each row after ReLU, and their numbers; of equal ones the lowest numbers."""
+        highest = self.base - 1
+        # as integers all negative floats and -0.0 are negative: the clamp is the ReLU
+        key = values.view(self.bits).to(self.packed).clamp_min_(0).mul_(self.base).add_(highest - numbers)
+        top = torch.topk(key, k, dim=1).values
+        found = torch.div(top, self.base, rounding_mode="floor").to(self.bits).view(values.dtype)
+        return found, highest - (top % self.base)
 
 
-def top_k_code(z_BF: Tensor, k: int) -> Code:
+def top_k_code(z_BF: Tensor, k: int, groups: int = 1) -> Code:
     """Return the k largest of each row after ReLU as a code with exactly k entries a row."""
-    values_BK, features_BK = top_k(z_BF, k)
+    values_BK, features_BK = top_k(z_BF, k, groups)
     offsets = torch.arange(0, values_BK.numel() + 1, k, device=z_BF.device)
     return Code(offsets, features_BK.long().reshape(-1), values_BK.float().reshape(-1))
 
 
 class SlicedEncoder:
-    """z = W_enc (x - b_dec) + b_enc, multiplied in `dtype`, a slice of the rows at a time: z is never whole."""
+    """z = W_enc (x - b_dec) + b_enc, multiplied in `dtype`, a slice of the rows at a time: z is never whole.
 
-    def __init__(self, weights: Weights, dtype: torch.dtype, device: torch.device) -> None:
+    With G `groups` of neighbouring features, F / G groups of G, column j * (F / G) + c of z is feature c * G + j: the
+    first features of all groups come first, so that maxima of groups are maxima of whole rows of memory.
+    """
+
+    def __init__(self, weights: Weights, dtype: torch.dtype, device: torch.device, groups: int = 1) -> None:
         """Convert the weights once."""
         self.features = len(weights.b_enc_F)
-        self._W_DF = weights.W_enc_FD.to(dtype).T
-        self._b_F = weights.b_enc_F.to(dtype)
-        self._rows = max(1, (_SLICE if device.type == "cpu" else _SLICE_DEVICE) // self.features)
+        self._W_DF = _grouped(weights.W_enc_FD, groups, dtype).T
+        self._b_F = _grouped(weights.b_enc_F, groups, dtype)
+        cached = max(_SLICE_ROWS, _SLICE // self.features)
+        self._rows = cached if device.type == "cpu" else max(1, _SLICE_DEVICE // self.features)
 
     def slices(self, x_centred_BD: Tensor) -> Iterator[Tensor]:
         """Iterate over z of x - b_dec."""
@@ -170,6 +201,21 @@ class SlicedEncoder:
         rows_N, features_N = torch.nonzero(z_BF > floor, as_tuple=True)
         offsets = torch.searchsorted(rows_N, torch.arange(len(z_BF) + 1, device=z_BF.device))
         return Code(offsets, features_N, z_BF[rows_N, features_N].to(dtype))
+
+
+def _grouped(tensor: Tensor, groups: int, dtype: torch.dtype) -> Tensor:
+    """Return [F, ...] in the order of a grouped z's columns, in `dtype`."""
+    if groups == 1:
+        return tensor.to(dtype)
+    ordered = tensor.unflatten(0, (-1, groups)).transpose(0, 1)
+    made: Tensor = torch.empty(ordered.shape, dtype=dtype, device=tensor.device).copy_(ordered).flatten(0, 1)
+    return made
+
+
+def group_size(features: int, k: int, dtype: torch.dtype) -> int:
+    """Return the size of the groups that make `top_k` of so many features fast; 1: none do."""
+    worth = features % _GROUP == 0 and features // _GROUP >= 2 * k and dtype in {torch.bfloat16, torch.float32}
+    return _GROUP if worth else 1
 
 
 def decode(code: Code, W_FD: Tensor) -> Tensor:

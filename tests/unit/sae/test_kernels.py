@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from kubesae.sae import kernels
-from kubesae.sae.kernels import ByFeature, Code, decode, dots, top_k, top_k_code
+from kubesae.sae import Weights, kernels
+from kubesae.sae.kernels import ByFeature, Code, SlicedEncoder, decode, dots, group_size, top_k, top_k_code
 
 BATCH, WIDTH, FEATURES = 7, 5, 11
 
@@ -83,6 +85,37 @@ def test_ties_do_not_depend_on_the_number_of_features() -> None:
     values, features = top_k(z_BF, 4)
     assert features.tolist() == [[12, 66_000, 69_999, 0]]
     assert values.tolist() == [[1.5, 1.5, 1.5, 0.0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@given(
+    st.lists(st.lists(st.sampled_from([-2.0, -0.0, 0.0, 0.5, 1.0, 1.5]), min_size=24, max_size=24), min_size=1),
+    st.sampled_from([2, 4, 8]),
+    st.integers(1, 3),
+)
+def test_groups_change_nothing_not_even_ties(dtype: torch.dtype, rows: list[list[float]], groups: int, k: int) -> None:
+    z_BF = torch.tensor(rows, dtype=dtype)
+    grouped_BF = z_BF.unflatten(1, (-1, groups)).transpose(1, 2).flatten(1)
+    values, features = top_k(z_BF, k)
+    again_values, again_features = top_k(grouped_BF, k, groups)
+    assert torch.equal(values, again_values)
+    assert torch.equal(features, again_features)
+
+
+def test_a_grouped_encoder_gives_the_columns_in_their_order() -> None:
+    weights = Weights(random(24, 6), random(24), random(24, 6), random(6))
+    x_BD = random(5, 6)
+    (z_BF,) = SlicedEncoder(weights, torch.float64, x_BD.device).slices(x_BD)
+    (grouped_BF,) = SlicedEncoder(weights, torch.float64, x_BD.device, groups=8).slices(x_BD)
+    torch.testing.assert_close(grouped_BF.unflatten(1, (8, 3)).transpose(1, 2).flatten(1), z_BF)
+
+
+def test_groups_are_taken_where_they_help_and_the_order_is_one_of_16_or_32_bits() -> None:
+    assert group_size(4096, 32, torch.bfloat16) == 8
+    assert group_size(57_344, 64, torch.float32) == 8
+    assert group_size(4096, 512, torch.bfloat16) == 1
+    assert group_size(4097, 32, torch.bfloat16) == 1
+    assert group_size(4096, 32, torch.float64) == 1
 
 
 def test_top_k_code_has_k_entries_a_row() -> None:

@@ -31,8 +31,9 @@ def test_each_feature_has_a_threshold_of_its_own(weights: Weights, monkeypatch: 
     x_BD, threshold_F = rows(20), torch.linspace(0.1, 4, F)
     z_BF = x_BD @ weights.W_enc_FD.T + weights.b_enc_F
     expected_BF = torch.where(z_BF > threshold_F, z_BF, 0.0)
-    for size in (1 << 20, 3 * F):
-        monkeypatch.setattr(kernels, "_SLICE", size)
+    monkeypatch.setattr(kernels, "_SLICE", 1)
+    for rows_in_a_slice in (256, 3):
+        monkeypatch.setattr(kernels, "_SLICE_ROWS", rows_in_a_slice)
         code = threshold.encode(x_BD, weights, threshold_F, torch.float32)
         torch.testing.assert_close(code.dense(F), expected_BF)
 

@@ -76,6 +76,13 @@ class Code:
         return Code(part.offsets_B1, part.features_N - begin, part.values_N)
 
     @classmethod
+    def of(cls, z_BF: Tensor, kept_BF: Tensor, dtype: torch.dtype) -> Code:
+        """Return the entries of `z_BF` for which `kept_BF` is true, with values in `dtype`."""
+        rows_N, features_N = torch.nonzero(kept_BF, as_tuple=True)
+        offsets = torch.searchsorted(rows_N, torch.arange(len(z_BF) + 1, device=z_BF.device))
+        return cls(offsets, features_N, z_BF[rows_N, features_N].to(dtype))
+
+    @classmethod
     def joined(cls, codes: Sequence[Code]) -> Code:
         """Return the code of the rows of all `codes`, of which there is one at least."""
         starts = torch.tensor([len(code.values_N) for code in codes]).cumsum(0).tolist()
@@ -193,14 +200,7 @@ class SlicedEncoder:
 
     def above(self, x_centred_BD: Tensor, floor: float) -> Code:
         """Return the entries above `floor` as a code with values in the dtype of `x_centred_BD`."""
-        codes = [self._above(z_BF, floor, x_centred_BD.dtype) for z_BF in self.slices(x_centred_BD)]
-        return Code.joined(codes)
-
-    @staticmethod
-    def _above(z_BF: Tensor, floor: float, dtype: torch.dtype) -> Code:
-        rows_N, features_N = torch.nonzero(z_BF > floor, as_tuple=True)
-        offsets = torch.searchsorted(rows_N, torch.arange(len(z_BF) + 1, device=z_BF.device))
-        return Code(offsets, features_N, z_BF[rows_N, features_N].to(dtype))
+        return Code.joined([Code.of(z_BF, z_BF > floor, x_centred_BD.dtype) for z_BF in self.slices(x_centred_BD)])
 
 
 def _grouped(tensor: Tensor, groups: int, dtype: torch.dtype) -> Tensor:

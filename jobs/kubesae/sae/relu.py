@@ -55,9 +55,7 @@ def encode(x_centred_BD: Tensor, weights: Weights, dtype: torch.dtype) -> Tensor
 
 def to_code(f_BF: Tensor, dtype: torch.dtype) -> Code:
     """Return the positive entries of `f_BF` as a code with values in `dtype`."""
-    rows_N, features_N = torch.nonzero(f_BF, as_tuple=True)
-    offsets = torch.searchsorted(rows_N, torch.arange(len(f_BF) + 1, device=f_BF.device))
-    return Code(offsets, features_N, f_BF[rows_N, features_N].to(dtype))
+    return Code.of(f_BF, f_BF > 0, dtype)
 
 
 def loss_and_gradients(x_BD: Tensor, weights: Weights, l1_coeff: float, *, total_rows: int, dtype: torch.dtype) -> Step:

@@ -181,7 +181,7 @@ class Wire:
     def _connect(self, end: float) -> Line:
         try:
             return Line(self._base, self._context, end)
-        except ssl.SSLError:  # says what is wrong
+        except (ssl.SSLError, TimeoutError):  # they say by themselves what is wrong
             raise
         except OSError as error:
             url = urlsplit(self._base)

@@ -30,8 +30,8 @@ from bench.support.environment import Rival, python_of
 from bench.support.measure import print_row, say
 
 from kubesae.experiment import Sae as Settings
-from kubesae.sae import Normaliser, SaeConfig, batchtopk, initial_weights, matmul_dtype, topk
-from kubesae.sae.kernels import decode
+from kubesae.fixture.planted import Planted
+from kubesae.sae import Normaliser, SaeConfig, initial_weights, matmul_dtype
 from kubesae.train.distributed import Ranks
 from kubesae.train.learner import Learner
 
@@ -56,12 +56,8 @@ class Case:
         return f"{self.architecture}-{self.d}-{self.f}"
 
 
-SIZES = {"512-4096": (512, 4096, 32, 2048, 120), "1024-16384": (1024, 16384, 64, 1024, 40)}
-CASES = {
-    f"{architecture}-{size}": Case(architecture, *numbers)
-    for size, numbers in SIZES.items()
-    for architecture in ("topk", "batchtopk")
-}
+SIZES = ((512, 4096, 32, 2048, 120), (1024, 16384, 64, 1024, 40))
+CASES = {case.name: case for sizes in SIZES for case in (Case("topk", *sizes), Case("batchtopk", *sizes))}
 VARIANTS = {
     "train_sae_lens": ("float32", "bfloat16"),
     "train_dictionary_learning": ("float32", "bfloat16"),
@@ -78,7 +74,7 @@ def write_batches(case: Case, folder: Path) -> Path:
     path = folder / f"{case.d}.npy"
     if not path.exists():
         generator = torch.Generator().manual_seed(1)
-        planted = torch.nn.functional.normalize(torch.randn(PLANTED * case.d, case.d, generator=generator), dim=1)
+        planted = torch.from_numpy(Planted.draw(case.d, PLANTED * case.d, seed=1, layer=0).directions_FD)
         rate = ACTIVE / len(planted) * 2 * torch.rand(len(planted), generator=generator)
         mean = 0.5 * torch.randn(case.d, generator=generator) * ACTIVE**0.5 / case.d**0.5
         shape = (case.steps + 1, case.batch, case.d)
@@ -127,15 +123,11 @@ class Ours:
         return 1e6 * spent / (count * self.case.batch)
 
     def fvu(self) -> float:
-        """Return the FVU of the batch that no step has seen, coded as in training."""
+        """Return the FVU of the batch that no step has seen, with k active features a row on average."""
         x_BD = self._normaliser.apply(torch.from_numpy(np.array(self.batches[-1])))
-        weights, k = self._learner.weights, self.case.k
-        if self.case.architecture == "topk":
-            code = topk.encode(x_BD - weights.b_dec_D, weights, k, torch.float32)
-        else:
-            code, _ = batchtopk.encode(x_BD - weights.b_dec_D, weights, k, len(x_BD), torch.float32, lambda t: t)
-        left = (x_BD - weights.b_dec_D - decode(code, weights.W_dec_FD)).double().square().sum()
-        return float(left / (x_BD - x_BD.mean(0)).double().square().sum())
+        if self._learner.config.has_threshold:
+            self._learner.find_threshold([x_BD])
+        return self._learner.evaluate(x_BD).sums.fvu()
 
 
 def encoder_floor(case: Case) -> float:

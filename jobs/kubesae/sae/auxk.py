@@ -21,7 +21,7 @@ from kubesae.sae.kernels import product, top_k
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kubesae.sae.step import Reduce
+    from kubesae.sae.step import Batch
     from kubesae.sae.weights import Weights
 
 
@@ -46,9 +46,7 @@ def add_auxk(
     e_BD: Tensor,
     weights: Weights,
     auxk: AuxK,
-    total_rows: int,
-    dtype: torch.dtype,
-    reduce: Reduce,
+    batch: Batch,
 ) -> Tensor:
     """Add the gradients of the auxiliary loss to `gradients`, in place, and return this rank's share of the loss.
 
@@ -56,21 +54,21 @@ def add_auxk(
     """
     dead_A, wanted = auxk.dead_A, k_aux(x_centred_BD.shape[1])
     W_enc_AD, W_dec_AD = weights.W_enc_FD[dead_A], weights.W_dec_FD[dead_A]
-    z_BA = product(x_centred_BD, W_enc_AD.T, dtype) + weights.b_enc_F[dead_A]
+    z_BA = product(x_centred_BD, W_enc_AD.T, batch.dtype) + weights.b_enc_F[dead_A]
     f_BA = z_BA.relu() if len(dead_A) <= wanted else _keep_top(z_BA, wanted)
-    left_BD = e_BD - product(f_BA, W_dec_AD, dtype)
+    left_BD = e_BD - product(f_BA, W_dec_AD, batch.dtype)
 
     # the sum of squares about the mean, over all ranks
-    totals = reduce(torch.cat([e_BD.sum(0), e_BD.square().sum().reshape(1)]).double())
-    variance = totals[-1] - totals[:-1].square().sum() / total_rows
+    totals = batch.reduce(torch.cat([e_BD.sum(0), e_BD.square().sum().reshape(1)]).double())
+    variance = totals[-1] - totals[:-1].square().sum() / batch.total_rows
     weight = auxk.coefficient * min(len(dead_A) / wanted, 1.0) / variance
     weight = torch.nan_to_num(weight, nan=0.0, posinf=0.0, neginf=0.0).to(e_BD.dtype)
 
     g_BD = left_BD * (-2 * weight)
-    dz_BA = product(g_BD, W_dec_AD.T, dtype) * (f_BA > 0)
+    dz_BA = product(g_BD, W_dec_AD.T, batch.dtype) * (f_BA > 0)
     db_A = dz_BA.sum(0)
-    gradients.W_dec_FD[dead_A] += product(f_BA.T, g_BD, dtype)
-    gradients.W_enc_FD[dead_A] += product(dz_BA.T, x_centred_BD, dtype)
+    gradients.W_dec_FD[dead_A] += product(f_BA.T, g_BD, batch.dtype)
+    gradients.W_enc_FD[dead_A] += product(dz_BA.T, x_centred_BD, batch.dtype)
     gradients.b_enc_F[dead_A] += db_A
     gradients.b_dec_D.sub_(db_A @ W_enc_AD)
     return weight * left_BD.square().sum()

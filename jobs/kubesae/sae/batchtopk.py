@@ -18,50 +18,43 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kubesae.sae.kernels import Code, SlicedEncoder
+from kubesae.sae.encoder import SlicedEncoder
 from kubesae.sae.step import sparse_step
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from kubesae.sae.auxk import AuxK
-    from kubesae.sae.step import Reduce, Step
+    from kubesae.sae.kernels import Code
+    from kubesae.sae.step import Batch, Reduce, Step
     from kubesae.sae.weights import Weights
 
-# The floor below which nothing is looked at is where a sample has this many times the wanted entries.
-_MARGIN = 2.0
-_SAMPLE = 1 << 16
+# The floor below which nothing is looked at is where some rows have this many times the wanted entries.
+_MARGIN = 2
+_SAMPLE_ROWS = 16
 _DIGIT_BITS = 8
 
 
 def loss_and_gradients(
-    x_BD: Tensor,
-    weights: Weights,
-    k: int,
-    auxk: AuxK,
-    *,
-    total_rows: int,
-    dtype: torch.dtype,
-    reduce: Reduce = lambda tensor: tensor,
+    x_BD: Tensor, weights: Weights, k: int, auxk: AuxK, batch: Batch, prefixes: Sequence[int] | None = None
 ) -> tuple[Step, float]:
-    """Forward and backward of one batch, and the cutoff; see `topk.loss_and_gradients`."""
+    """Forward and backward of one batch, and the cutoff; see `topk.loss_and_gradients` and `sparse_step`."""
     x_centred_BD = x_BD - weights.b_dec_D
-    code, cutoff = encode(x_centred_BD, weights, k, total_rows, dtype, reduce)
-    step = sparse_step(code, x_centred_BD, weights, auxk, total_rows=total_rows, dtype=dtype, reduce=reduce)
-    return step, cutoff
+    code, cutoff = encode(x_centred_BD, weights, k, batch)
+    return sparse_step(code, x_centred_BD, weights, auxk, batch, prefixes), cutoff
 
 
-def encode(
-    x_centred_BD: Tensor, weights: Weights, k: int, total_rows: int, dtype: torch.dtype, reduce: Reduce
-) -> tuple[Code, float]:
-    """Return the code of x - b_dec, and the cutoff; 0 where fewer than k * total_rows entries are positive."""
-    encoder = SlicedEncoder(weights, dtype, x_centred_BD.device)
-    wanted = k * total_rows
-    floor = _common_floor(x_centred_BD, encoder, k, reduce)
+def encode(x_centred_BD: Tensor, weights: Weights, k: int, batch: Batch) -> tuple[Code, float]:
+    """Return the code of x - b_dec, and the cutoff; 0 where fewer than k entries a row are positive."""
+    encoder = SlicedEncoder(weights, batch.dtype, x_centred_BD.device)
+    wanted = k * batch.total_rows
+    floor = _common_floor(x_centred_BD, encoder, k, batch.reduce)
     code = encoder.above(x_centred_BD, floor)
-    if floor > 0 and int(reduce(torch.tensor(len(code.values_N)))) < wanted:  # the sample was not like the rest
+    if floor > 0 and int(batch.reduce(torch.tensor(len(code.values_N)))) < wanted:  # the sample was not like the rest
         code = encoder.above(x_centred_BD, 0.0)
-    cutoff = kth_largest(code.values_N, wanted, reduce)
+    cutoff = kth_largest(code.values_N, wanted, batch.reduce)
     return code.at_least(cutoff), cutoff
 
 
@@ -72,9 +65,9 @@ def _common_floor(x_centred_BD: Tensor, encoder: SlicedEncoder, k: int, reduce: 
     """
     floor = 0.0
     if len(x_centred_BD):
-        z = encoder.first_slice(x_centred_BD).reshape(-1)
-        sample = z[:: max(1, len(z) // _SAMPLE)].relu()
-        floor = float(sample.topk(min(len(sample), 1 + int(_MARGIN * k / encoder.features * len(sample)))).values[-1])
+        sample_SD = x_centred_BD[:: -(-len(x_centred_BD) // _SAMPLE_ROWS)]
+        z = torch.cat([z_SF.flatten() for z_SF in encoder.slices(sample_SD)]).relu()
+        floor = float(z.topk(min(len(z), _MARGIN * k * len(sample_SD))).values[-1])
     total, ranks = reduce(torch.tensor([floor, 1.0], dtype=torch.float64)).tolist()
     return float(total / ranks)
 

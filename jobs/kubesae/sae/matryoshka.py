@@ -18,10 +18,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kubesae.sae.auxk import add_auxk
-from kubesae.sae.batchtopk import encode
+from kubesae.sae.gradients import feature_gradients
 from kubesae.sae.kernels import decode
-from kubesae.sae.step import Step, feature_gradients, fired
 from kubesae.sae.weights import Weights
 
 if TYPE_CHECKING:
@@ -29,9 +27,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kubesae.sae.auxk import AuxK
     from kubesae.sae.kernels import Code
-    from kubesae.sae.step import Reduce
 
 
 def prefix_sizes(shares: Sequence[float], d_sae: int) -> tuple[int, ...]:
@@ -39,49 +35,33 @@ def prefix_sizes(shares: Sequence[float], d_sae: int) -> tuple[int, ...]:
     return tuple(sorted({*(max(1, round(share * d_sae)) for share in shares), d_sae}))
 
 
-def loss_and_gradients(
-    x_BD: Tensor,
-    weights: Weights,
-    k: int,
-    prefixes: Sequence[int],
-    auxk: AuxK,
-    *,
-    total_rows: int,
-    dtype: torch.dtype,
-    reduce: Reduce = lambda tensor: tensor,
-) -> tuple[Step, float]:
-    """Forward and backward of one batch, and the cutoff; see `batchtopk.loss_and_gradients`."""
-    x_centred_BD = x_BD - weights.b_dec_D
-    code, cutoff = encode(x_centred_BD, weights, k, total_rows, dtype, reduce)
-    e_BD = x_centred_BD - decode(code, weights.W_dec_FD)
-    scale = 1 / (total_rows * x_BD.shape[1])
-    gradients, nested_error = _nested(code, x_centred_BD, e_BD, weights, prefixes, scale / len(prefixes))
-    loss = nested_error * (scale / len(prefixes))
-    if auxk.coefficient > 0 and len(auxk.dead_A) > 0:
-        loss = loss + add_auxk(gradients, x_centred_BD, e_BD, weights, auxk, total_rows, dtype, reduce)
-    active, fired_F = (code.values_N > 0).sum(), fired(code, len(weights.b_enc_F))
-    return Step(gradients, loss, e_BD.square().sum(), active, fired_F), cutoff
-
-
-def _nested(
+def nested_gradients(
     code: Code, x_centred_BD: Tensor, e_BD: Tensor, weights: Weights, prefixes: Sequence[int], scale: float
-) -> tuple[Weights, Tensor]:
-    """Return gradients of `scale` times the sum over prefixes of the squared error, and that sum.
+) -> tuple[Tensor, Weights]:
+    """Return `scale` times the sum over prefixes of the squared error, and its gradients.
 
     From the widest prefix to the narrowest: leaving out the outermost group of features gives its error back, and what
     a group adds is wanted by every prefix that holds it.
+
+    Args:
+        code: f.
+        x_centred_BD: x - b_dec.
+        e_BD: x - x_hat of all features.
+        weights: the weights that made the code.
+        prefixes: numbers of features, ascending; the last is all.
+        scale: what squared errors are multiplied by.
+
     """
-    e_BD, g_BD = e_BD.clone(), torch.zeros_like(e_BD)
-    error = e_BD.new_zeros(())
-    groups = []
+    g_BD, loss = torch.zeros_like(e_BD), e_BD.new_zeros(())
+    groups: list[tuple[Tensor, Tensor, Tensor]] = []
     for begin, end in reversed(list(pairwise([0, *prefixes]))):
-        error += e_BD.square().sum()
+        loss += scale * e_BD.square().sum()
         g_BD.add_(e_BD, alpha=-2 * scale)
         group = code.columns(begin, end)
         part = Weights(
             weights.W_enc_FD[begin:end], weights.b_enc_F[begin:end], weights.W_dec_FD[begin:end], weights.b_dec_D
         )
         groups.append(feature_gradients(group, x_centred_BD, g_BD, part))
-        e_BD += decode(group, part.W_dec_FD)
+        e_BD = e_BD + decode(group, part.W_dec_FD)
     W_enc_FD, b_enc_F, W_dec_FD = (torch.cat(parts[::-1]) for parts in zip(*groups, strict=True))
-    return Weights(W_enc_FD, b_enc_F, W_dec_FD, g_BD.sum(0) - b_enc_F @ weights.W_enc_FD), error
+    return loss, Weights(W_enc_FD, b_enc_F, W_dec_FD, g_BD.sum(0) - b_enc_F @ weights.W_enc_FD)

@@ -60,8 +60,7 @@ class Normaliser:
 
 def fold_threshold(threshold: float, weights: Weights, normaliser: Normaliser) -> Tensor:
     """Return the thresholds [F] of folded weights that are those of `weights` with one threshold for all features."""
-    norm_F = torch.linalg.vector_norm(weights.W_dec_FD, dim=1)
-    return threshold * torch.where(norm_F > 0, norm_F, 1.0) / normaliser.scale
+    return threshold * _row_norms(weights) / normaliser.scale
 
 
 def fold(weights: Weights, normaliser: Normaliser) -> Weights:
@@ -71,11 +70,16 @@ def fold(weights: Weights, normaliser: Normaliser) -> Weights:
     in raw units, of what it adds to the reconstruction, whatever the architecture. The order of features within a row
     changes only where the rows' norms differ (not for TopK, whose rows all have norm 1).
     """
-    norm_F = torch.linalg.vector_norm(weights.W_dec_FD, dim=1)
-    norm_F = torch.where(norm_F > 0, norm_F, 1.0)
+    norm_F = _row_norms(weights)
     return Weights(
         W_enc_FD=weights.W_enc_FD * norm_F[:, None],
         b_enc_F=weights.b_enc_F * norm_F / normaliser.scale,
         W_dec_FD=weights.W_dec_FD / norm_F[:, None],
         b_dec_D=weights.b_dec_D / normaliser.scale + normaliser.mean_D,
     )
+
+
+def _row_norms(weights: Weights) -> Tensor:
+    """Return the norms [F] of the decoder's rows, 1 for rows of zeros."""
+    norm_F = torch.linalg.vector_norm(weights.W_dec_FD, dim=1)
+    return torch.where(norm_F > 0, norm_F, 1.0)

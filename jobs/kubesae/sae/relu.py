@@ -28,12 +28,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from kubesae.sae.gradients import add_gradients, sparse_gradients
 from kubesae.sae.kernels import Code, decode
-from kubesae.sae.step import Step, add_gradients, sparse_gradients
+from kubesae.sae.step import Step
 from kubesae.sae.weights import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from kubesae.sae.step import Batch
 
 PENALTY = 125.0
 # Below this share of active entries, sparse products are faster than dense ones.
@@ -58,23 +61,22 @@ def to_code(f_BF: Tensor, dtype: torch.dtype) -> Code:
     return Code.of(f_BF, f_BF > 0, dtype)
 
 
-def loss_and_gradients(x_BD: Tensor, weights: Weights, l1_coeff: float, *, total_rows: int, dtype: torch.dtype) -> Step:
+def loss_and_gradients(x_BD: Tensor, weights: Weights, l1_coeff: float, batch: Batch) -> Step:
     """Forward and backward of one batch, by hand.
 
     Args:
         x_BD: normalised activations of this rank.
         weights: in float32 (float64 for oracles).
         l1_coeff: sparsity coefficient of this step.
-        total_rows: rows of the batch over all ranks.
-        dtype: of dense products.
+        batch: what the rows are a share of.
 
     """
     norm_F = torch.linalg.vector_norm(weights.W_dec_FD, dim=1)
-    l1 = penalty_weight(l1_coeff, x_BD.shape[1]) / total_rows
-    mean = 1 / (total_rows * x_BD.shape[1])
+    l1 = penalty_weight(l1_coeff, x_BD.shape[1]) / batch.total_rows
+    mean = 1 / (batch.total_rows * x_BD.shape[1])
     limit = _SLICE if x_BD.device.type == "cpu" else _SLICE_DEVICE
     slices = x_BD.split(max(1, limit // len(norm_F)))
-    total = reduce(_Slice.add, (_backward(rows_BD, weights, norm_F * l1, -2 * mean, dtype) for rows_BD in slices))
+    total = reduce(_Slice.add, (_backward(rows_BD, weights, norm_F * l1, -2 * mean, batch.dtype) for rows_BD in slices))
     # the norm's own gradient: d |W_i| / d W_i = W_i / |W_i|
     turn_F = total.activation_F * l1 / norm_F.clamp_min(1e-30)
     total.gradients.W_dec_FD.addcmul_(weights.W_dec_FD, turn_F[:, None])

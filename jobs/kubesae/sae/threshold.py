@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kubesae.sae.kernels import Code, SlicedEncoder
+from kubesae.sae.encoder import SlicedEncoder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kubesae.sae.kernels import Code
     from kubesae.sae.step import Reduce
     from kubesae.sae.weights import Weights
 

@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kubesae.sae.kernels import Code, SlicedEncoder, group_size, top_k_code
+from kubesae.sae.encoder import SlicedEncoder, group_size
+from kubesae.sae.kernels import Code, top_k_code
 from kubesae.sae.step import sparse_step
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from kubesae.sae.auxk import AuxK
-    from kubesae.sae.step import Reduce, Step
+    from kubesae.sae.step import Batch, Step
     from kubesae.sae.weights import Weights
 
 
@@ -41,16 +42,7 @@ def encode(x_centred_BD: Tensor, weights: Weights, k: int, dtype: torch.dtype) -
     )
 
 
-def loss_and_gradients(
-    x_BD: Tensor,
-    weights: Weights,
-    k: int,
-    auxk: AuxK,
-    *,
-    total_rows: int,
-    dtype: torch.dtype,
-    reduce: Reduce = lambda tensor: tensor,
-) -> Step:
+def loss_and_gradients(x_BD: Tensor, weights: Weights, k: int, auxk: AuxK, batch: Batch) -> Step:
     """Forward and backward of one batch, by hand; only the encoder's forward product is dense.
 
     Args:
@@ -58,11 +50,8 @@ def loss_and_gradients(
         weights: in float32 (float64 for oracles).
         k: active features of a row.
         auxk: the auxiliary loss.
-        total_rows: rows of the batch over all ranks.
-        dtype: of dense products.
-        reduce: sums a tensor over all ranks.
+        batch: what the rows are a share of.
 
     """
     x_centred_BD = x_BD - weights.b_dec_D
-    code = encode(x_centred_BD, weights, k, dtype)
-    return sparse_step(code, x_centred_BD, weights, auxk, total_rows=total_rows, dtype=dtype, reduce=reduce)
+    return sparse_step(encode(x_centred_BD, weights, k, batch.dtype), x_centred_BD, weights, auxk, batch)

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from kubesae.store.s3_wire import Wire
 
 _ROOT = "ListBucketResult"
+_IN_QUERY = {
+    "Prefix": "prefix",
+    "StartAfter": "start-after",
+    "MaxKeys": "max-keys",
+    "ContinuationToken": "continuation-token",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,30 +49,22 @@ class Listing:
         """Ask for nothing yet. `after`: only keys behind this one."""
         self._bucket = bucket
         self._one_page = limit is not None
-        given = {"prefix": prefix, "start-after": after, "max-keys": limit}
-        self._query = {name: str(value) for name, value in given.items() if value is not None}
+        given = {"Prefix": prefix, "StartAfter": after, "MaxKeys": limit}
+        self._request: dict[str, object] = {name: value for name, value in given.items() if value is not None}
         self._entries: list[Entry] = []
         self._complete = False
 
     def over_wire(self, wire: Wire, end: float) -> list[Entry]:
         """List over a wire, until the time `end`. Raises as `Wire`."""
         while not self._complete:
-            query = {"list-type": "2", "encoding-type": "url", **self._query}
-            self._take(*parse_page(wire.list(query, end)))
+            query = {_IN_QUERY[name]: str(value) for name, value in self._request.items()}
+            self._take(*parse_page(wire.list({"list-type": "2", "encoding-type": "url", **query}, end)))
         return self._entries
 
     async def in_general(self, call: S3Call) -> list[Entry]:
         """List with the general client. Raises S3Failure."""
         while not self._complete:
-            query = self._query
-            named = {
-                "Prefix": query["prefix"],
-                "StartAfter": query.get("start-after"),
-                "MaxKeys": int(query["max-keys"]) if "max-keys" in query else None,
-                "ContinuationToken": query.get("continuation-token"),
-            }
-            given = {name: value for name, value in named.items() if value is not None}
-            page = await call.send("list_objects_v2", Bucket=self._bucket, **given)
+            page = await call.send("list_objects_v2", Bucket=self._bucket, **self._request)
             entries = [
                 Entry(found["Key"], int(found["Size"]), found["LastModified"].astimezone(UTC), found["ETag"])
                 for found in page.get("Contents", [])
@@ -78,7 +76,7 @@ class Listing:
         self._entries += entries
         self._complete = token is None or self._one_page
         if token is not None:
-            self._query["continuation-token"] = token
+            self._request["ContinuationToken"] = token
 
 
 def parse_page(body: bytes) -> tuple[list[Entry], str | None]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.optim.adam import adam
 
-from kubesae.sae.step import no_gradients
+from kubesae.sae.gradients import no_gradients
 
 if TYPE_CHECKING:
     from kubesae.sae import Weights

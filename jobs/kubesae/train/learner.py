@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import torch
 
 from kubesae.errors import ConfigError
-from kubesae.sae import Sums, Weights, batchtopk, matmul_dtype, matryoshka, relu, threshold, topk
+from kubesae.sae import Sums, Weights, batchtopk, matmul_dtype, relu, threshold, topk
 from kubesae.sae.auxk import AuxK
 from kubesae.sae.decoder import normalise_decoder, project_decoder_gradient
 from kubesae.sae.kernels import Code, decode
+from kubesae.sae.step import Batch
 from kubesae.train.adam import Adam
 from kubesae.train.schedule import learning_rate, sparsity, steer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable
 
     from torch import Tensor
 
@@ -61,14 +62,6 @@ class Evaluation:
     def __add__(self, other: Evaluation) -> Evaluation:
         """Return the sums over the rows of both."""
         return Evaluation(self.sums + other.sums, self.penalty + other.penalty)
-
-
-class _Options(TypedDict):
-    """What the steps of all sparse architectures take."""
-
-    total_rows: int
-    dtype: torch.dtype
-    reduce: Callable[[Tensor], Tensor]
 
 
 class Learner:
@@ -120,16 +113,13 @@ class Learner:
         return StepResult(loss, mse, active / total_rows, lr, l1_coeff, norm, len(dead_A))
 
     def _forward_backward(self, x_BD: Tensor, total_rows: int, l1_coeff: float, dead_A: Tensor) -> Step:
-        if self.config.k is None:
-            return relu.loss_and_gradients(x_BD, self.weights, l1_coeff, total_rows=total_rows, dtype=self._dtype)
-        k, auxk = self.config.k, AuxK(self.settings.auxk_coeff, dead_A)
-        options = _Options(total_rows=total_rows, dtype=self._dtype, reduce=self._ranks.sum)
+        batch, weights, k = Batch(total_rows, self._dtype, self._ranks.sum), self.weights, self.config.k
+        if k is None:
+            return relu.loss_and_gradients(x_BD, weights, l1_coeff, batch)
+        auxk = AuxK(self.settings.auxk_coeff, dead_A)
         if self.threshold is None:
-            return topk.loss_and_gradients(x_BD, self.weights, k, auxk, **options)
-        if self.config.prefixes is None:
-            step, cutoff = batchtopk.loss_and_gradients(x_BD, self.weights, k, auxk, **options)
-        else:
-            step, cutoff = matryoshka.loss_and_gradients(x_BD, self.weights, k, self.config.prefixes, auxk, **options)
+            return topk.loss_and_gradients(x_BD, weights, k, auxk, batch)
+        step, cutoff = batchtopk.loss_and_gradients(x_BD, weights, k, auxk, batch, self.config.prefixes)
         rate = max(_CUTOFF_RATE, 1 / (self.steps + 1))  # the mean of all at first, so that nothing pulls it to 0
         self.threshold += rate * (cutoff - self.threshold)
         return step
@@ -173,16 +163,11 @@ class Learner:
         penalty = (code.values_N * norm_F[code.features_N]).sum(dtype=torch.float64)
         return Evaluation(Sums.of(x_BD, x_hat_BD, active_F), penalty)
 
-    def search(self) -> threshold.ThresholdSearch | None:
-        """Return what `look_for` and `solve` need; None where the architecture has no threshold."""
-        return None if self.threshold is None else threshold.ThresholdSearch(self._ranks.device)
-
-    def look_for(self, search: threshold.ThresholdSearch, x_BD: Tensor) -> None:
-        """Take in this rank's normalised validation rows."""
-        search.add(x_BD - self.weights.b_dec_D, self.weights)
-
-    def solve(self, search: threshold.ThresholdSearch) -> None:
-        """Set the threshold to the one that gives the rows of all ranks an L0 of k."""
+    def find_threshold(self, batches: Iterable[Tensor]) -> None:
+        """Set the threshold to the one that gives normalised rows, of all ranks together, an L0 of k."""
+        search = threshold.ThresholdSearch(self._ranks.device)
+        for x_BD in batches:
+            search.add(x_BD - self.weights.b_dec_D, self.weights)
         self.threshold = search.solve(self.config.k or 0, self._ranks.sum)
 
     def _encode(self, x_centred_BD: Tensor) -> Code:

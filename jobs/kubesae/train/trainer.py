@@ -78,7 +78,8 @@ class Trainer:
             if self.progress.position == 0:
                 self.learner.begin_epoch()
             self._train_epoch()
-            self._find_threshold()
+            if self.learner.config.has_threshold:
+                self.learner.find_threshold(self._validation_rows("threshold"))
             evaluation = self._validate()
             self._end_epoch(evaluation)
 
@@ -134,14 +135,6 @@ class Trainer:
     def _metadata(self) -> dict[str, Any]:
         state = {"epochs": self.progress.epoch, "rows": self.learner.rows, "step": self.learner.steps}
         return {**self.about, **state, "l1_coeff": self.learner.l1_coeff, "metrics": self.progress.latest}
-
-    def _find_threshold(self) -> None:
-        """Let the learner find its threshold, where it has one, on the validation rows of all ranks."""
-        search = self.learner.search()
-        if search is not None:
-            for x_BD in self._validation_rows("threshold"):
-                self.learner.look_for(search, x_BD)
-            self.learner.solve(search)
 
     def _validation_rows(self, what: str) -> Iterator[Tensor]:
         """Iterate over this rank's normalised validation rows. Raises Interrupted at the end if a signal came."""

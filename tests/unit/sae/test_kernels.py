@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubesae.sae import Weights, kernels
-from kubesae.sae.kernels import ByFeature, Code, SlicedEncoder, decode, dots, group_size, top_k, top_k_code
+from kubesae.sae import kernels
+from kubesae.sae.kernels import ByFeature, Code, decode, dots, top_k, top_k_code
 
 BATCH, WIDTH, FEATURES = 7, 5, 11
 
@@ -100,22 +100,6 @@ def test_groups_change_nothing_not_even_ties(dtype: torch.dtype, rows: list[list
     again_values, again_features = top_k(grouped_BF, k, groups)
     assert torch.equal(values, again_values)
     assert torch.equal(features, again_features)
-
-
-def test_a_grouped_encoder_gives_the_columns_in_their_order() -> None:
-    weights = Weights(random(24, 6), random(24), random(24, 6), random(6))
-    x_BD = random(5, 6)
-    (z_BF,) = SlicedEncoder(weights, torch.float64, x_BD.device).slices(x_BD)
-    (grouped_BF,) = SlicedEncoder(weights, torch.float64, x_BD.device, groups=8).slices(x_BD)
-    torch.testing.assert_close(grouped_BF.unflatten(1, (8, 3)).transpose(1, 2).flatten(1), z_BF)
-
-
-def test_groups_are_taken_where_they_help_and_the_order_is_one_of_16_or_32_bits() -> None:
-    assert group_size(4096, 32, torch.bfloat16) == 8
-    assert group_size(57_344, 64, torch.float32) == 8
-    assert group_size(4096, 512, torch.bfloat16) == 1
-    assert group_size(4097, 32, torch.bfloat16) == 1
-    assert group_size(4096, 32, torch.float64) == 1
 
 
 def test_top_k_code_has_k_entries_a_row() -> None:

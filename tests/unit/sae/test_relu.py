@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from kubesae.sae import relu
+from kubesae.sae.step import Batch
 from kubesae.sae.weights import Weights
+from sae_oracle import assert_gradients, leaves_of
 
 B, D, F = 11, 6, 20
 L1 = 0.03
@@ -25,8 +27,7 @@ def make() -> tuple[torch.Tensor, Weights]:
 
 def oracle(x: torch.Tensor, weights: Weights) -> tuple[torch.Tensor, torch.Tensor, Weights]:
     """Loss, activations and gradients, by autograd."""
-    leaves = [tensor.clone().requires_grad_() for tensor in weights]
-    W_enc, b_enc, W_dec, b_dec = leaves
+    leaves = W_enc, b_enc, W_dec, b_dec = leaves_of(weights)
     f = ((x - b_dec) @ W_enc.T + b_enc).relu()
     x_hat = f @ W_dec + b_dec
     penalty = (f * W_dec.norm(dim=1)).sum(1).mean()
@@ -41,11 +42,10 @@ def test_loss_and_gradients_are_autograds(sparse_below: float, rows: int, monkey
     monkeypatch.setattr(relu, "SPARSE_BELOW", sparse_below)
     monkeypatch.setattr(relu, "_SLICE", rows * F)
     x, weights = make()
-    step = relu.loss_and_gradients(x, weights, L1, total_rows=B, dtype=torch.float64)
+    step = relu.loss_and_gradients(x, weights, L1, Batch(B, torch.float64))
     loss, f, gradients = oracle(x, weights)
     torch.testing.assert_close(step.loss, loss)
-    for name, mine, expected in zip(Weights.names(), step.gradients, gradients, strict=True):
-        torch.testing.assert_close(mine, expected, msg=lambda text, name=name: f"{name}: {text}")
+    assert_gradients(step.gradients, list(gradients))
     assert step.active == (f > 0).sum()
     assert torch.equal(step.fired_F, (f > 0).any(0))
 
@@ -58,23 +58,21 @@ def test_penalty_weighs_activations_by_the_decoders_norms() -> None:
         weights.W_enc_FD / scale_F[:, None], weights.b_enc_F / scale_F, weights.W_dec_FD * scale_F[:, None],
         weights.b_dec_D,
     )  # fmt: skip
-    losses = [relu.loss_and_gradients(x, w, L1, total_rows=B, dtype=torch.float64).loss for w in (weights, scaled)]
+    losses = [relu.loss_and_gradients(x, w, L1, Batch(B, torch.float64)).loss for w in (weights, scaled)]
     torch.testing.assert_close(losses[0], losses[1])
 
 
 def test_a_decoder_row_of_zeros_has_finite_gradients() -> None:
     x, weights = make()
     weights.W_dec_FD[4] = 0
-    step = relu.loss_and_gradients(x, weights, L1, total_rows=B, dtype=torch.float64)
+    step = relu.loss_and_gradients(x, weights, L1, Batch(B, torch.float64))
     assert all(torch.isfinite(gradient).all() for gradient in step.gradients)
 
 
 def test_ranks_sum_to_the_whole_batch() -> None:
     x, weights = make()
-    whole = relu.loss_and_gradients(x, weights, L1, total_rows=B, dtype=torch.float64)
-    parts = [
-        relu.loss_and_gradients(share, weights, L1, total_rows=B, dtype=torch.float64) for share in (x[::2], x[1::2])
-    ]
+    whole = relu.loss_and_gradients(x, weights, L1, Batch(B, torch.float64))
+    parts = [relu.loss_and_gradients(share, weights, L1, Batch(B, torch.float64)) for share in (x[::2], x[1::2])]
     torch.testing.assert_close(parts[0].loss + parts[1].loss, whole.loss)
     for a, b, expected in zip(parts[0].gradients, parts[1].gradients, whole.gradients, strict=True):
         torch.testing.assert_close(a + b, expected)
@@ -83,8 +81,8 @@ def test_ranks_sum_to_the_whole_batch() -> None:
 def test_bfloat16_products_stay_close_to_float32() -> None:
     x, weights = make()
     x, weights = x.float(), Weights(*(tensor.float() for tensor in weights))
-    exact = relu.loss_and_gradients(x, weights, L1, total_rows=B, dtype=torch.float32)
-    rounded = relu.loss_and_gradients(x, weights, L1, total_rows=B, dtype=torch.bfloat16)
+    exact = relu.loss_and_gradients(x, weights, L1, Batch(B, torch.float32))
+    rounded = relu.loss_and_gradients(x, weights, L1, Batch(B, torch.bfloat16))
     for mine, expected in zip(rounded.gradients, exact.gradients, strict=True):
         assert mine.dtype == torch.float32
         torch.testing.assert_close(mine, expected, rtol=0.1, atol=0.02)

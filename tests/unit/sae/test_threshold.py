@@ -5,15 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kubesae.sae import Weights, kernels, threshold
+from kubesae.sae import Weights, encoder, threshold
+from kubesae.sae.step import alone
 from kubesae.sae.threshold import ThresholdSearch
 
 D, F = 16, 96
 CPU = torch.device("cpu")
-
-
-def same(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor
 
 
 @pytest.fixture
@@ -31,9 +28,9 @@ def test_each_feature_has_a_threshold_of_its_own(weights: Weights, monkeypatch: 
     x_BD, threshold_F = rows(20), torch.linspace(0.1, 4, F)
     z_BF = x_BD @ weights.W_enc_FD.T + weights.b_enc_F
     expected_BF = torch.where(z_BF > threshold_F, z_BF, 0.0)
-    monkeypatch.setattr(kernels, "_SLICE", 1)
+    monkeypatch.setattr(encoder, "_SLICE", 1)
     for rows_in_a_slice in (256, 3):
-        monkeypatch.setattr(kernels, "_SLICE_ROWS", rows_in_a_slice)
+        monkeypatch.setattr(encoder, "_SLICE_ROWS", rows_in_a_slice)
         code = threshold.encode(x_BD, weights, threshold_F, torch.float32)
         torch.testing.assert_close(code.dense(F), expected_BF)
 
@@ -43,7 +40,7 @@ def test_the_solved_threshold_gives_the_l0_that_was_wanted(weights: Weights, wan
     x_BD, search = rows(4000), ThresholdSearch(CPU)
     for part_BD in x_BD.split(700):
         search.add(part_BD, weights)
-    found = search.solve(wanted, same)
+    found = search.solve(wanted, alone)
     code = threshold.encode(x_BD, weights, torch.full((F,), found), torch.float32)
     assert len(code.values_N) / len(x_BD) == pytest.approx(wanted, rel=2e-3)
 
@@ -54,11 +51,11 @@ def test_ranks_find_one_threshold(weights: Weights) -> None:
     for part, part_BD in zip(parts, x_BD.split([100, 500, 300]), strict=True):
         part.add(part_BD, weights)
     sums = iter([sum(part._counts for part in parts), sum(part._rows for part in parts)])
-    assert parts[0].solve(7, lambda _: next(sums)) == whole.solve(7, same) > 0
+    assert parts[0].solve(7, lambda _: next(sums)) == whole.solve(7, alone) > 0
 
 
 def test_an_l0_that_the_rows_never_have_gives_no_threshold(weights: Weights) -> None:
     search = ThresholdSearch(CPU)
-    assert search.solve(1, same) == 0.0
+    assert search.solve(1, alone) == 0.0
     search.add(rows(10), weights)
-    assert search.solve(F + 1, same) == 0.0
+    assert search.solve(F + 1, alone) == 0.0

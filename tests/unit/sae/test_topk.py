@@ -1,69 +1,49 @@
 """TopK and AuxK against autograd in float64, and each detail that a shipped library has had wrong.
 
-The oracle below is written for reading, with dense tensors, masks and autograd; it shares no code with the package.
+The oracle is in tests/support/sae_oracle.py.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
-from kubesae.sae import kernels, topk
+from kubesae.sae import encoder, topk
 from kubesae.sae.auxk import AuxK, k_aux
 from kubesae.sae.decoder import normalise_decoder, project_decoder_gradient
+from kubesae.sae.step import Batch
 from kubesae.sae.weights import Weights
+from sae_oracle import COEFFICIENT, assert_gradients, auxk_loss, leaves_of, rows_and_weights
 
 if TYPE_CHECKING:
     from kubesae.sae.step import Step
 
 B, D, F, K = 13, 8, 24, 3
 NO_AUXK = AuxK(0.0, torch.zeros(0, dtype=torch.int64))
-COEFFICIENT = 1 / 32
 
 
 def make(seed: int = 0) -> tuple[torch.Tensor, Weights]:
-    generator = torch.Generator().manual_seed(seed)
-
-    def randn(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    decoder_FD = randn(F, D)
-    decoder_FD /= decoder_FD.norm(dim=1, keepdim=True)
-    return randn(B, D) + 0.5, Weights(randn(F, D), 0.3 * randn(F), decoder_FD, 0.2 * randn(D))
+    return rows_and_weights(B, D, F, seed)
 
 
 def oracle(
     x: torch.Tensor, weights: Weights, dead: list[int], coefficient: float
 ) -> tuple[torch.Tensor, torch.Tensor, Weights]:
     """Main loss, auxiliary loss and the gradients of their sum, by autograd."""
-    leaves = [tensor.clone().requires_grad_() for tensor in weights]
-    W_enc, b_enc, W_dec, b_dec = leaves
+    leaves = W_enc, b_enc, W_dec, b_dec = leaves_of(weights)
     z = (x - b_dec) @ W_enc.T + b_enc
     kept = torch.zeros_like(z, dtype=torch.bool).scatter(1, z.topk(K, dim=1).indices, value=True)
     x_hat = torch.where(kept, z.relu(), 0.0) @ W_dec + b_dec
-    main = (x - x_hat).square().mean()
-    aux = torch.zeros((), dtype=torch.float64)
-    if dead and coefficient:
-        e = (x - x_hat).detach()
-        living = torch.ones(F, dtype=torch.bool)
-        living[dead] = False
-        z_dead = z.masked_fill(living, -math.inf)
-        wanted = 4  # the power of two nearest to D / 2
-        top = z_dead.topk(min(wanted, len(dead)), dim=1)
-        f_dead = torch.zeros_like(z).scatter(1, top.indices, top.values.relu())
-        e_hat = f_dead @ W_dec
-        ratio = (e - e_hat).square().sum() / (e - e.mean(0)).square().sum()
-        aux = coefficient * min(len(dead) / wanted, 1.0) * ratio
+    main, aux = (x - x_hat).square().mean(), auxk_loss(x, x_hat, z, W_dec, dead, coefficient)
     (main + aux).backward()
     return main, aux, Weights(*(leaf.grad for leaf in leaves))
 
 
 def run(x: torch.Tensor, weights: Weights, dead: list[int], coefficient: float = COEFFICIENT) -> Step:
     auxk = AuxK(coefficient, torch.tensor(dead, dtype=torch.int64))
-    return topk.loss_and_gradients(x, weights, K, auxk, total_rows=len(x), dtype=torch.float64)
+    return topk.loss_and_gradients(x, weights, K, auxk, Batch(len(x), torch.float64))
 
 
 @pytest.mark.parametrize(
@@ -74,15 +54,14 @@ def test_loss_and_gradients_are_autograds(dead: list[int]) -> None:
     step = run(x, weights, dead)
     main, aux, gradients = oracle(x, weights, dead, COEFFICIENT)
     torch.testing.assert_close(step.loss, (main + aux).detach())
-    for name, mine, expected in zip(Weights.names(), step.gradients, gradients, strict=True):
-        torch.testing.assert_close(mine, expected, msg=lambda text, name=name: f"{name}: {text}")
+    assert_gradients(step.gradients, list(gradients))
 
 
 def test_slicing_the_encoder_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weights = make()
     whole = run(x, weights, [1, 2])
-    monkeypatch.setattr(kernels, "_SLICE", 1)
-    monkeypatch.setattr(kernels, "_SLICE_ROWS", 2)
+    monkeypatch.setattr(encoder, "_SLICE", 1)
+    monkeypatch.setattr(encoder, "_SLICE_ROWS", 2)
     for mine, expected in zip(run(x, weights, [1, 2]).gradients, whole.gradients, strict=True):
         torch.testing.assert_close(mine, expected)
 
@@ -136,7 +115,7 @@ def test_auxk_reconstructs_without_the_decoder_bias() -> None:
     living_only = Weights(*(w.clone() for w in weights))
     living_only.b_enc_F[:D] = 100.0
     living_only.W_dec_FD[:D] = 0.0  # the k largest are living features that add nothing: e = x - b_dec
-    step = topk.loss_and_gradients(x, living_only, D, AuxK(1.0, dead_A), total_rows=len(x), dtype=torch.float64)
+    step = topk.loss_and_gradients(x, living_only, D, AuxK(1.0, dead_A), Batch(len(x), torch.float64))
     main = (x - b_dec).square().mean()
     wanted = k_aux(D)
     # k_aux of the D dimensions are reconstructed in each row; the rest of e stays
@@ -185,9 +164,7 @@ def test_ranks_sum_to_the_whole_batch() -> None:
             e_totals.append(mine)
             return mine if total is None else total
 
-        return topk.loss_and_gradients(
-            share, weights, K, AuxK(COEFFICIENT, dead), total_rows=B, dtype=torch.float64, reduce=reduce
-        )
+        return topk.loss_and_gradients(share, weights, K, AuxK(COEFFICIENT, dead), Batch(B, torch.float64, reduce))
 
     for share in shares:
         run_share(share, None)
@@ -220,7 +197,7 @@ def test_bfloat16_products_stay_close_to_float32() -> None:
     x, weights = make()
     x, weights = x.float(), Weights(*(tensor.float() for tensor in weights))
     auxk = AuxK(COEFFICIENT, torch.tensor([0, 3, 5, 8, 9]))
-    exact = topk.loss_and_gradients(x, weights, K, auxk, total_rows=B, dtype=torch.float32)
-    rounded = topk.loss_and_gradients(x, weights, K, auxk, total_rows=B, dtype=torch.bfloat16)
+    exact = topk.loss_and_gradients(x, weights, K, auxk, Batch(B, torch.float32))
+    rounded = topk.loss_and_gradients(x, weights, K, auxk, Batch(B, torch.bfloat16))
     assert rounded.loss.dtype == torch.float32
     torch.testing.assert_close(rounded.loss, exact.loss, rtol=0.02, atol=0)

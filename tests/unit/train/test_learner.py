@@ -104,16 +104,14 @@ def test_the_threshold_is_the_mean_cutoff_until_it_is_solved() -> None:
         cutoffs.append((made.threshold - before) * (i + 1) + before)
     assert made.threshold == pytest.approx(sum(cutoffs) / 5)
     assert min(cutoffs) > 0
-    search = made.search()
-    x = torch.cat([rows(i) for i in range(10, 40)])
-    made.look_for(search, x)
-    made.solve(search)
-    assert made.evaluate(x).sums.l0() == pytest.approx(K, rel=0.01)
+    batches = [rows(i) for i in range(10, 40)]
+    made.find_threshold(batches)
+    assert made.evaluate(torch.cat(batches)).sums.l0() == pytest.approx(K, rel=0.01)
 
 
 def test_only_what_compares_rows_has_a_threshold() -> None:
     for architecture in ("topk", "relu"):
-        assert learner(architecture).search() is None
+        assert learner(architecture).threshold is None
         assert "threshold" not in learner(architecture).numbers()
 
 

@@ -21,7 +21,7 @@ STUCK = timedelta(minutes=5)
 """a Pod that was to have ended so long ago does not end by itself"""
 
 FAILING = 3
-"""restarts of one Pod or index from which on they are told of"""
+"""restarts of one Pod or index, or failed Pods of a Job without indexes, from which on they are told of"""
 
 FRESH = timedelta(minutes=15)
 """a container that ended longer ago is history: the longest pause before another start is ten minutes"""
@@ -108,6 +108,7 @@ def _refused(job: JobState, said: str) -> Problem:
 
 def _pod_troubles(observed: Observed, state: PhaseState, pods: Sequence[PodState]) -> Iterator[Problem]:
     by_reason: dict[str, list[PodState]] = defaultdict(list)
+    in_turn: dict[str, list[PodState]] = {job.key[1]: [] for job in state.jobs if job.kind == "Job"}
     for pod in pods:
         if _is_stuck(pod, observed.now):
             by_reason["PodStuck"].append(pod)
@@ -115,8 +116,19 @@ def _pod_troubles(observed: Observed, state: PhaseState, pods: Sequence[PodState
             continue
         elif pod.trouble:
             by_reason[pod.trouble[0]].append(pod)
-        elif pod.exit_code not in (None, 0, EXIT_INTERRUPTED) and pod.restarts >= FAILING:
-            by_reason["ContainerFailing"].append(pod)
+        elif pod.exit_code not in (None, 0, EXIT_INTERRUPTED):
+            if pod.restarts >= FAILING:
+                by_reason["ContainerFailing"].append(pod)
+            elif pod.index is None and pod.job in in_turn:  # never started again: another Pod takes its place
+                in_turn[pod.job].append(pod)
+    for job, those in in_turn.items():
+        if len(those) >= FAILING:
+            last = max(those, key=lambda pod: pod.ended_at)
+            yield Problem(
+                "ContainerFailing",
+                f"{len(those)} Pods of Job {job} have failed, one after the other, the last with {_end(last)}. See "
+                f"{_logs(observed, state.phase)}.",
+            )
     for reason, those in by_reason.items():
         first, others = those[0], f" and {len(those) - 1} more" if len(those) > 1 else ""
         yield Problem(reason, _pod_message(observed, state, reason, first, f"Pod {first.key[1]}{others}"))
@@ -139,8 +151,12 @@ def _pod_message(observed: Observed, state: PhaseState, reason: str, pod: PodSta
             f"{who} on {node} should have ended about {late} ago, and nothing takes its place before it has. If the "
             f"node is lost for good: `kubectl delete node {node}`."
         )
-    last = f': "{_cut(pod.said, end=True)}"' if pod.said else ""
-    return f"{who} fails again and again, exit {pod.exit_code}{last}. See {_logs(observed, phase)}."
+    return f"{who} fails again and again, {_end(pod)}. See {_logs(observed, phase)}."
+
+
+def _end(pod: PodState) -> str:
+    """Say how a container ended, with its last words."""
+    return f"exit {pod.exit_code}" + (f': "{_cut(pod.said, end=True)}"' if pod.said else "")
 
 
 def _is_stuck(pod: PodState, now: datetime) -> bool:
@@ -179,7 +195,7 @@ def _pods_of(observed: Observed, job: JobState) -> list[PodState]:
 
 def _logs(observed: Observed, phase: str) -> str:
     namespace, name = observed.experiment.key
-    return f"`kubectl logs -n {namespace} -l {EXPERIMENT_LABEL}={name},{PHASE_LABEL}={phase}`"
+    return f"`kubectl logs -n {namespace} -l {EXPERIMENT_LABEL}={name},{PHASE_LABEL}={phase} --all-containers`"
 
 
 def _cut(text: str, *, end: bool = False) -> str:

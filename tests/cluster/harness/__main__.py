@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from harness.errors import ClusterError
-from harness.images import JOBS, OPERATOR, load_images
+from harness.images import JOBS, OPERATOR, chart_values, load_images
 from harness.instance import Instance
 from harness.local import Local
 from harness.teardown import down
@@ -41,6 +41,9 @@ def main(arguments: list[str]) -> int:
             start = time.monotonic()
             load_images(local)
             _say(f"The cluster '{local.instance.name}' has {JOBS} and {OPERATOR} ({time.monotonic() - start:.0f} s).")
+            given = chart_values(JOBS)
+            settings = ",".join(f"image.{name}={given[name]}" for name in ("registry", "tag", "pullPolicy"))
+            _say(f"Install both charts with --set {settings}")
         case ["load", *sources] if sources:
             local = _cluster_for_images()
             for source in sources:

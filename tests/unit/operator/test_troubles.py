@@ -101,6 +101,30 @@ def test_a_container_that_fails_again_and_again_is_told_of_and_an_interrupted_on
         assert "kubectl logs -n research -l kubesae.dev/experiment=exp,kubesae.dev/phase=collect" in found[0].message
 
 
+@pytest.mark.parametrize(
+    ("number", "exit_code", "told"), [(FAILING, 1, True), (5, 1, True), (FAILING - 1, 1, False), (9, 75, False)]
+)
+def test_of_a_job_without_indexes_each_failure_is_another_pod(number, exit_code, told):
+    prepare = running("prepare")
+    pods = [
+        pod("prepare", key=(NAMESPACE, f"p{i}"), job=prepare.key[1], exit_code=exit_code, said=f"no hub {i}",
+            index=None, ended_at=stamp(60 * i))
+        for i in range(number)
+    ]  # fmt: skip
+    found = held_up(observed([prepare], pods[::-1], view=view()))
+    assert [problem.reason for problem in found] == ["ContainerFailing"] * told
+    if told:
+        assert found[0].message.startswith(f"{number} Pods of Job {prepare.key[1]} have failed, one after the other")
+        assert 'exit 1: "no hub 0"' in found[0].message
+        assert "kubesae.dev/phase=prepare --all-containers`" in found[0].message
+
+
+def test_workers_of_a_training_that_fail_together_have_each_failed_once():
+    train = running("train")
+    pods = [pod("train", job=train.key[1], exit_code=1, index=None, ended_at=stamp(9)) for _ in range(8)]
+    assert held_up(observed([train], pods, view=view("prepare", "pilot", "collect", "verify"))) == []
+
+
 @pytest.mark.parametrize("suffers", [{"trouble": ("OutOfMemory", "")}, {"exit_code": 1, "restarts": 9}])
 def test_a_container_that_failed_long_ago_is_history(suffers):
     assert of_pods(pod(ended_at=stamp(600), **suffers))  # a Job's longest pause, before it is started again

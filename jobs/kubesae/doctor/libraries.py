@@ -66,6 +66,23 @@ def torch_works() -> Iterator[Check]:
         )
 
 
+def kernels() -> Iterator[Check]:
+    """Check that the compiled part of training is there, which is for CPUs."""
+    if _torch() is None:
+        return
+    from kubesae.sae import native  # noqa: PLC0415 - needs torch
+
+    reason = native.reason()
+    if reason is None:
+        yield ok("Kernels", "compiled for this CPU")
+    else:
+        yield warning(
+            "Kernels",
+            f"not compiled: {reason}",
+            "On a CPU training takes about 1.5 times as long without them: install g++.",
+        )
+
+
 def accelerators(needed: int | None = None) -> Iterator[Check]:
     """Check which GPUs torch sees, and that there are as many as `needed`."""
     torch = _torch()

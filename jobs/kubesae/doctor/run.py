@@ -42,6 +42,7 @@ def _checks(
     yield "Folders", machine.folders
     yield "Extras", lambda: libraries.extras(needed=experiment is not None)
     yield "torch", libraries.torch_works
+    yield "Kernels", libraries.kernels
     yield "Accelerators", lambda: libraries.accelerators(gpus)
     url = data if experiment is None else experiment.data
     if url is not None:

@@ -1,11 +1,11 @@
-"""Products with sparse codes, in plain torch: only the encoder's forward product is ever dense.
+"""Products with sparse codes: only the encoder's forward product is ever dense.
 
 B = rows of a batch, D = d_model, F = features, K = active features of a row, N = all entries of a code.
 
 A code holds the active features of B rows in compressed-row form. Everything a step needs of it is a gather or a
 segmented sum: `decode` (rows of the decoder), `dots` (gradients of the values) and `ByFeature.sum` (gradients of both
 matrices). On two CPU cores these take 18 ms where four dense products take 230 ms (4,096 rows, d_model 576, 4,608
-features, 32 active).
+features, 32 active). Each is written in torch, and on CPUs calls the C++ of `native` where that is to be had.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the customary name
 from torch import Tensor
 
+from kubesae.sae import native
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_FLOATS = (torch.bfloat16, torch.float32)
 _GATHER_FLOATS = 1 << 22
 _BITS16 = 1 << 16
 _BITS32 = 1 << 32
@@ -109,32 +112,19 @@ def product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
     return (a.to(dtype) @ b.to(dtype)).to(a.dtype)
 
 
-def top_k(z_BF: Tensor, k: int, groups: int = 1) -> tuple[Tensor, Tensor]:
+def top_k(z_BF: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the k largest of each row after ReLU, and their features: both [B, k], largest first.
 
     Where values are equal the feature with the lower number wins, on every device: bfloat16 has 8 bits, so that more
     than half of all rows have a tie at the k-th place, and `torch.topk` leaves ties open. The bits of a non-negative
     float order like an integer, so value and feature number are packed into one integer and that is sorted.
-
-    `groups`: how `z_BF` is laid out, see `encoder.SlicedEncoder`. The k largest lie in the k groups with the largest
-    maxima (the same order, the same ties), so that only those have to be searched.
     """
     if z_BF.dtype == torch.bfloat16 and z_BF.shape[1] <= _BITS16:
-        packing = _Packing(torch.int16, torch.int32, _BITS16)
-    elif z_BF.dtype in {torch.bfloat16, torch.float32} and z_BF.shape[1] <= _BITS32 // 2:
-        z_BF, packing = z_BF.float(), _Packing(torch.int32, torch.int64, _BITS32)
-    else:
-        sorted_BF = torch.sort(z_BF.relu(), dim=1, descending=True, stable=True)
-        return sorted_BF.values[:, :k], sorted_BF.indices[:, :k]
-    if groups == 1:
-        return packing.top(z_BF, packing.numbers(z_BF.shape[1], z_BF.device), k)
-    z_BGC = z_BF.unflatten(1, (groups, -1))
-    # as integers all negative floats are below 0, which is all that ReLU leaves of them
-    maxima_BC = z_BGC.view(packing.bits).amax(1).view(z_BF.dtype)
-    _, chosen_BK = packing.top(maxima_BC, packing.numbers(maxima_BC.shape[1], z_BF.device), k)
-    members_BGK = z_BGC.gather(2, chosen_BK.long()[:, None].expand(-1, groups, -1))
-    number_BGK = chosen_BK[:, None] * groups + packing.numbers(groups, z_BF.device)[:, None]
-    return packing.top(members_BGK.flatten(1), number_BGK.flatten(1), k)
+        return _Packing(torch.int16, torch.int32, _BITS16).top(z_BF, k)
+    if z_BF.dtype in {torch.bfloat16, torch.float32} and z_BF.shape[1] <= _BITS32 // 2:
+        return _Packing(torch.int32, torch.int64, _BITS32).top(z_BF.float(), k)
+    sorted_BF = torch.sort(z_BF.relu(), dim=1, descending=True, stable=True)
+    return sorted_BF.values[:, :k], sorted_BF.indices[:, :k]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,28 +135,39 @@ class _Packing:
     packed: torch.dtype
     base: int
 
-    def numbers(self, count: int, device: torch.device) -> Tensor:
-        return torch.arange(count, dtype=self.packed, device=device)
-
-    def top(self, values: Tensor, numbers: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def top(self, values_BF: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Return the k largest values of each row after ReLU, and their numbers; of equal ones the lowest numbers."""
         highest = self.base - 1
+        numbers_F = torch.arange(values_BF.shape[1], dtype=self.packed, device=values_BF.device)
         # as integers all negative floats and -0.0 are negative: the clamp is the ReLU
-        key = values.view(self.bits).to(self.packed).clamp_min_(0).mul_(self.base).add_(highest - numbers)
+        key = values_BF.view(self.bits).to(self.packed).clamp_min_(0).mul_(self.base).add_(highest - numbers_F)
         top = torch.topk(key, k, dim=1).values
-        found = torch.div(top, self.base, rounding_mode="floor").to(self.bits).view(values.dtype)
+        found = torch.div(top, self.base, rounding_mode="floor").to(self.bits).view(values_BF.dtype)
         return found, highest - (top % self.base)
 
 
-def top_k_code(z_BF: Tensor, k: int, groups: int = 1) -> Code:
-    """Return the k largest of each row after ReLU as a code with exactly k entries a row."""
-    values_BK, features_BK = top_k(z_BF, k, groups)
+def top_k_code(z_BF: Tensor, k: int) -> Code:
+    """Return the k largest of each row after ReLU as a code with exactly k entries a row; ties as in `top_k`."""
+    if native.usable(z_BF, dtypes=_FLOATS):
+        features_BK, values_BK = native.largest(z_BF, k)
+    else:
+        values_BK, features_BK = top_k(z_BF, k)
     offsets = torch.arange(0, values_BK.numel() + 1, k, device=z_BF.device)
     return Code(offsets, features_BK.long().reshape(-1), values_BK.float().reshape(-1))
 
 
+def code_above(z_BF: Tensor, floor: float, dtype: torch.dtype) -> Code:
+    """Return the entries of `z_BF` above `floor`, which is 0 or more, as a code with values in `dtype`."""
+    if native.usable(z_BF, dtypes=_FLOATS):
+        offsets_B1, features_N, values_N = native.entries_above(z_BF, floor)
+        return Code(offsets_B1, features_N, values_N.to(dtype))
+    return Code.of(z_BF, z_BF > floor, dtype)
+
+
 def decode(code: Code, W_FD: Tensor) -> Tensor:
     """Return [B, D]: for each row the sum of its features' rows of `W_FD`, weighted by the values."""
+    if native.usable(W_FD, code.values_N):
+        return native.segment_sums(code.offsets_B1, code.features_N, code.values_N, W_FD)
     return F.embedding_bag(
         code.features_N, W_FD, code.offsets_B1, mode="sum", per_sample_weights=code.values_N, include_last_offset=True
     )
@@ -174,6 +175,8 @@ def decode(code: Code, W_FD: Tensor) -> Tensor:
 
 def dots(code: Code, g_BD: Tensor, W_FD: Tensor) -> Tensor:
     """Return [N]: for each entry the product of its row of `g_BD` and its feature's row of `W_FD`."""
+    if native.usable(g_BD, W_FD):
+        return native.dots(code.offsets_B1, code.features_N, g_BD, W_FD)
     if g_BD.device.type == "cpu":
         return _dots_sampled(code, g_BD, W_FD)
     return _dots_gathered(code, g_BD, W_FD)
@@ -205,6 +208,11 @@ class ByFeature:
 
     def __init__(self, code: Code, features: int) -> None:
         """Sort the entries of `code`, which has `features` columns."""
+        if native.usable(code.values_N):
+            self._offsets_F1, self._order_N, self._rows_N = native.by_feature(
+                code.offsets_B1, code.features_N, features
+            )
+            return
         ordered = torch.sort(code.features_N, stable=True)
         self._order_N = ordered.indices
         self._rows_N = code.rows_N[ordered.indices]
@@ -212,11 +220,14 @@ class ByFeature:
 
     def sum(self, weights_N: Tensor, x_BD: Tensor) -> Tensor:
         """Return [F, D]: for each feature the sum of the rows of `x_BD` where it has an entry, weighted."""
+        weights_N = weights_N[self._order_N]
+        if native.usable(x_BD, weights_N):
+            return native.segment_sums(self._offsets_F1, self._rows_N, weights_N, x_BD)
         return F.embedding_bag(
             self._rows_N,
             x_BD,
             self._offsets_F1,
             mode="sum",
-            per_sample_weights=weights_N[self._order_N],
+            per_sample_weights=weights_N,
             include_last_offset=True,
         )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kubesae.sae.encoder import SlicedEncoder, group_size
+from kubesae.sae.encoder import SlicedEncoder
 from kubesae.sae.kernels import Code, top_k_code
 from kubesae.sae.step import sparse_step
 
@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 
 def encode(x_centred_BD: Tensor, weights: Weights, k: int, dtype: torch.dtype) -> Code:
     """Return the code of x - b_dec, multiplied in `dtype`: exactly k entries a row, some of which may be 0."""
-    groups = group_size(len(weights.b_enc_F), k, dtype)
-    encoder = SlicedEncoder(weights, dtype, x_centred_BD.device, groups)
-    codes = [top_k_code(z_BF, k, groups) for z_BF in encoder.slices(x_centred_BD)]
+    encoder = SlicedEncoder(weights, dtype, x_centred_BD.device)
+    codes = [top_k_code(z_BF, k) for z_BF in encoder.slices(x_centred_BD)]
     entries = len(x_centred_BD) * k
     return Code(
         torch.arange(0, entries + 1, k, device=x_centred_BD.device),

@@ -16,7 +16,6 @@ import torch
 from kubesae.errors import ConfigError
 from kubesae.sae import Sums, Weights, batchtopk, matmul_dtype, relu, threshold, topk
 from kubesae.sae.auxk import AuxK
-from kubesae.sae.decoder import normalise_decoder, project_decoder_gradient
 from kubesae.sae.kernels import Code, decode
 from kubesae.sae.step import Batch
 from kubesae.train.adam import Adam
@@ -84,7 +83,7 @@ class Learner:
         self._dtype = matmul_dtype(ranks.device)
         self._last_fired_F = torch.zeros(config.d_sae, dtype=torch.int64, device=ranks.device)
         self._fired_F = torch.zeros(config.d_sae, dtype=torch.bool, device=ranks.device)
-        self._adam = Adam(weights)
+        self._adam = Adam(weights, unit_decoder=config.k is not None)
 
     def step(self, x_BD: Tensor, total_rows: int) -> StepResult:
         """Train on this rank's normalised rows of a batch that has `total_rows` over all ranks.
@@ -127,16 +126,7 @@ class Learner:
     def _update(self, step: Step, lr: float) -> float:
         """Take the optimiser's step; return the norm of the gradient before clipping."""
         gradients = Weights(*(self._ranks.sum(gradient) for gradient in step.gradients))
-        if self.config.k is not None:
-            project_decoder_gradient(gradients, self.weights)
-        norm = float(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).norm())
-        if norm > _LARGEST_GRADIENT:
-            for gradient in gradients:
-                gradient.mul_(_LARGEST_GRADIENT / norm)
-        self._adam.step(gradients, lr)
-        if self.config.k is not None:
-            normalise_decoder(self.weights)
-        return norm
+        return self._adam.step(gradients, lr, _LARGEST_GRADIENT)
 
     def _count(self, step: Step, total_rows: int) -> None:
         self.steps += 1

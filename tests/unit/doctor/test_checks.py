@@ -13,6 +13,7 @@ from kubesae.doctor import experiment as about
 from kubesae.doctor.check import failed, guarded, ok, warning
 from kubesae.errors import ConfigError, StoreError
 from kubesae.experiment import Experiment
+from kubesae.sae import native
 from kubesae.store import ObjectInfo, open_store
 from kubesae.store.local import LocalStore
 from small_experiment import write_small
@@ -148,8 +149,17 @@ def test_torch_and_the_rate_of_this_cpu(
 
 def test_without_torch_nothing_is_asked_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libraries, "_torch", lambda: None)
-    assert [*libraries.torch_works(), *libraries.accelerators()] == []
+    assert [*libraries.torch_works(), *libraries.kernels(), *libraries.accelerators()] == []
     assert libraries.gpu_memory() == 0
+
+
+def test_kernels_that_cannot_be_compiled_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "reason", lambda: None)
+    assert only(libraries.kernels()).status == "ok"
+    monkeypatch.setattr(native, "reason", lambda: "there is no C++ compiler (g++)")
+    check = only(libraries.kernels())
+    assert (check.status, check.found) == ("warning", "not compiled: there is no C++ compiler (g++)")
+    assert "install g++" in check.advice
 
 
 def test_gpus_are_listed_in_pairs(monkeypatch: pytest.MonkeyPatch) -> None:

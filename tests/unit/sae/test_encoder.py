@@ -1,23 +1,33 @@
-"""The encoder's product in groups of features, and where groups are taken."""
+"""The encoder's product in slices."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
-from kubesae.sae.encoder import SlicedEncoder, group_size
+from kubesae.sae import encoder
+from kubesae.sae.encoder import SlicedEncoder
 from sae_oracle import rows_and_weights
 
-
-def test_a_grouped_encoder_gives_the_columns_in_their_order() -> None:
-    x_BD, weights = rows_and_weights(5, 6, 24)
-    (z_BF,) = SlicedEncoder(weights, torch.float64, x_BD.device).slices(x_BD)
-    (grouped_BF,) = SlicedEncoder(weights, torch.float64, x_BD.device, groups=8).slices(x_BD)
-    torch.testing.assert_close(grouped_BF.unflatten(1, (8, 3)).transpose(1, 2).flatten(1), z_BF)
+if TYPE_CHECKING:
+    import pytest
 
 
-def test_groups_are_taken_where_they_help_and_the_order_is_one_of_16_or_32_bits() -> None:
-    assert group_size(4096, 32, torch.bfloat16) == 8
-    assert group_size(57_344, 64, torch.float32) == 8
-    assert group_size(4096, 512, torch.bfloat16) == 1
-    assert group_size(4097, 32, torch.bfloat16) == 1
-    assert group_size(4096, 32, torch.float64) == 1
+def test_slices_are_the_product_whatever_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    x_BD, weights = rows_and_weights(11, 6, 24)
+    expected_BF = x_BD @ weights.W_enc_FD.T + weights.b_enc_F
+    monkeypatch.setattr(encoder, "_SLICE_ROWS", 2)
+    monkeypatch.setattr(encoder, "_SLICE", 3 * 24)
+    slices = list(SlicedEncoder(weights, torch.float64, x_BD.device).slices(x_BD))
+    assert [len(z_BF) for z_BF in slices] == [3, 3, 3, 2]
+    torch.testing.assert_close(torch.cat(slices), expected_BF)
+
+
+def test_entries_above_a_floor_are_those_of_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    x_BD, weights = rows_and_weights(11, 6, 24)
+    z_BF = x_BD @ weights.W_enc_FD.T + weights.b_enc_F
+    monkeypatch.setattr(encoder, "_SLICE_ROWS", 4)
+    monkeypatch.setattr(encoder, "_SLICE", 0)
+    code = SlicedEncoder(weights, torch.float64, x_BD.device).above(x_BD, 0.7)
+    torch.testing.assert_close(code.dense(24), z_BF * (z_BF > 0.7))

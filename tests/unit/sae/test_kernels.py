@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kubesae.sae import kernels
 from kubesae.sae.kernels import ByFeature, Code, decode, dots, top_k, top_k_code
@@ -85,21 +83,6 @@ def test_ties_do_not_depend_on_the_number_of_features() -> None:
     values, features = top_k(z_BF, 4)
     assert features.tolist() == [[12, 66_000, 69_999, 0]]
     assert values.tolist() == [[1.5, 1.5, 1.5, 0.0]]
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-@given(
-    st.lists(st.lists(st.sampled_from([-2.0, -0.0, 0.0, 0.5, 1.0, 1.5]), min_size=24, max_size=24), min_size=1),
-    st.sampled_from([2, 4, 8]),
-    st.integers(1, 3),
-)
-def test_groups_change_nothing_not_even_ties(dtype: torch.dtype, rows: list[list[float]], groups: int, k: int) -> None:
-    z_BF = torch.tensor(rows, dtype=dtype)
-    grouped_BF = z_BF.unflatten(1, (-1, groups)).transpose(1, 2).flatten(1)
-    values, features = top_k(z_BF, k)
-    again_values, again_features = top_k(grouped_BF, k, groups)
-    assert torch.equal(values, again_values)
-    assert torch.equal(features, again_features)
 
 
 def test_top_k_code_has_k_entries_a_row() -> None:

@@ -12,7 +12,6 @@ import torch
 
 from kubesae.sae import encoder, topk
 from kubesae.sae.auxk import AuxK, k_aux
-from kubesae.sae.decoder import normalise_decoder, project_decoder_gradient
 from kubesae.sae.step import Batch
 from kubesae.sae.weights import Weights
 from sae_oracle import COEFFICIENT, assert_gradients, auxk_loss, leaves_of, rows_and_weights
@@ -172,25 +171,6 @@ def test_ranks_sum_to_the_whole_batch() -> None:
     torch.testing.assert_close(first.loss + second.loss, whole.loss)
     for a, b, expected in zip(first.gradients, second.gradients, whole.gradients, strict=True):
         torch.testing.assert_close(a + b, expected)
-
-
-def test_decoder_gradient_keeps_only_what_turns_the_rows() -> None:
-    x, weights = make()
-    gradients = run(x, weights, []).gradients
-    before_FD = gradients.W_dec_FD.clone()
-    project_decoder_gradient(gradients, weights)
-    along_F = (gradients.W_dec_FD * weights.W_dec_FD).sum(1)
-    torch.testing.assert_close(along_F, torch.zeros_like(along_F), atol=1e-12, rtol=0)
-    removed_FD = before_FD - gradients.W_dec_FD
-    expected_FD = (before_FD * weights.W_dec_FD).sum(1, keepdim=True) * weights.W_dec_FD
-    torch.testing.assert_close(removed_FD, expected_FD)
-
-
-def test_decoder_rows_have_norm_one_after_normalising() -> None:
-    _, weights = make()
-    weights.W_dec_FD.mul_(torch.linspace(0.5, 3, F, dtype=torch.float64)[:, None])
-    normalise_decoder(weights)
-    torch.testing.assert_close(weights.W_dec_FD.norm(dim=1), torch.ones(F, dtype=torch.float64))
 
 
 def test_bfloat16_products_stay_close_to_float32() -> None:

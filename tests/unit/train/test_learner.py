@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 import torch
 
 from kubesae.errors import ConfigError
 from kubesae.experiment import Sae as Settings
 from kubesae.sae import SaeConfig, Weights, initial_weights
-from kubesae.train.adam import Adam
 from kubesae.train.learner import Learner
 from thread_ranks import ALONE, run_ranks
 
@@ -58,24 +56,6 @@ def test_free_decoder_rows_change_their_norm() -> None:
     for i in range(5):
         made.step(rows(i), B)
     assert (made.weights.W_dec_FD.norm(dim=1) - before).abs().max() > 1e-3
-
-
-def test_adam_is_the_published_algorithm() -> None:
-    generator = np.random.default_rng(0)
-    weights = Weights(*(torch.from_numpy(generator.normal(size=s).astype("f4")) for s in ((F, D), (F,), (F, D), (D,))))
-    expected = [tensor.double().numpy().copy() for tensor in weights]
-    first, second = ([np.zeros_like(w) for w in expected] for _ in range(2))
-    adam = Adam(weights)
-    for step in range(1, 4):
-        gradients = [torch.from_numpy(generator.normal(size=w.shape).astype("f4")) for w in expected]
-        adam.step(Weights(*gradients), 0.01)
-        for w, m, v, gradient in zip(expected, first, second, gradients, strict=True):
-            g = gradient.double().numpy()
-            m[:] = 0.9 * m + 0.1 * g
-            v[:] = 0.999 * v + 0.001 * g**2
-            w[:] -= 0.01 * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 6.25e-10)
-    for mine, wanted in zip(weights, expected, strict=True):
-        torch.testing.assert_close(mine.double(), torch.from_numpy(wanted), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka", "relu"])

@@ -1,0 +1,275 @@
+// What a training step does besides its one dense product, for CPUs. `kernels.py` of the folder above has the same in
+// torch, which is the reference; `__init__.py` beside this file compiles, loads and calls it.
+//
+// Functions work on a range of rows (or features), so that threads share a call by ranges; no result depends on how they
+// are cut. Matrices are row-major and contiguous. Names: B rows, D = d_model, F = features, N = entries of a code.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+#ifdef __AVX512BW__
+#include <immintrin.h>
+#endif
+
+namespace {
+
+// Bits of non-negative floats order like integers; negative ones are negative. A bfloat16 is the upper half of a float.
+struct Bf16 {
+    using Bits = int16_t;
+    static float value(Bits bits) {
+        const uint32_t wide = static_cast<uint32_t>(static_cast<uint16_t>(bits)) << 16;
+        float out;
+        std::memcpy(&out, &wide, sizeof out);
+        return out;
+    }
+    static constexpr int step = 1;
+};
+
+struct F32 {
+    using Bits = int32_t;
+    static float value(Bits bits) {
+        float out;
+        std::memcpy(&out, &bits, sizeof out);
+        return out;
+    }
+    static constexpr int step = 1 << 16;
+};
+
+// Write the positions of the entries of a row above `floor`; return how many. `out` has room for all, and 32 more.
+int64_t positions_above(const int16_t *row, int64_t count, int16_t floor, int32_t *out) {
+    int64_t found = 0, i = 0;
+#ifdef __AVX512BW__
+    const __m512i limit = _mm512_set1_epi16(floor);
+    const __m512i first = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    for (; i + 32 <= count; i += 32) {
+        const __mmask32 above = _mm512_cmpgt_epi16_mask(_mm512_loadu_si512(row + i), limit);
+        if (above == 0) continue;
+        const __m512i low = _mm512_add_epi32(first, _mm512_set1_epi32(static_cast<int>(i)));
+        const __mmask16 below_16 = static_cast<__mmask16>(above), from_16 = static_cast<__mmask16>(above >> 16);
+        _mm512_storeu_si512(out + found, _mm512_maskz_compress_epi32(below_16, low));
+        found += __builtin_popcount(below_16);
+        _mm512_storeu_si512(out + found,
+                            _mm512_maskz_compress_epi32(from_16, _mm512_add_epi32(low, _mm512_set1_epi32(16))));
+        found += __builtin_popcount(from_16);
+    }
+#endif
+    for (; i < count; ++i) {
+        out[found] = static_cast<int32_t>(i);
+        found += row[i] > floor;
+    }
+    return found;
+}
+
+int64_t positions_above(const int32_t *row, int64_t count, int32_t floor, int32_t *out) {
+    int64_t found = 0, i = 0;
+#ifdef __AVX512BW__
+    const __m512i limit = _mm512_set1_epi32(floor);
+    const __m512i first = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    for (; i + 16 <= count; i += 16) {
+        const __mmask16 above = _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(row + i), limit);
+        if (above == 0) continue;
+        const __m512i here = _mm512_add_epi32(first, _mm512_set1_epi32(static_cast<int>(i)));
+        _mm512_storeu_si512(out + found, _mm512_maskz_compress_epi32(above, here));
+        found += __builtin_popcount(above);
+    }
+#endif
+    for (; i < count; ++i) {
+        out[found] = static_cast<int32_t>(i);
+        found += row[i] > floor;
+    }
+    return found;
+}
+
+// The k largest of each row after ReLU, of equal ones the lower features; by feature, those that are 0 last.
+//
+// Rows of a batch have similar k-th values: a floor a little below that of the row before leaves few to choose from. It
+// is a guess that saves work; where it left fewer than k, all positive entries are looked at.
+template <class Float>
+void top_k(const typename Float::Bits *z, int64_t rows, int64_t F, int64_t k, int64_t *features, float *values) {
+    using Bits = typename Float::Bits;
+    std::vector<int32_t> found(F + 32);
+    std::vector<int64_t> keys(F), sorted(F);
+    int64_t floor = 0, margin = 32;
+    for (int64_t row = 0; row < rows; ++row, z += F, features += k, values += k) {
+        int64_t count = positions_above(z, F, static_cast<Bits>(floor), found.data());
+        if (count < k && floor > 0) {
+            margin = std::min<int64_t>(2 * margin, 1 << 12);
+            count = positions_above(z, F, 0, found.data());
+        } else if (count > 3 * k) {
+            margin = std::max<int64_t>(margin * 7 / 8, 4);
+        }
+        int64_t kept = 0;
+        if (count > k) {
+            // value and, counted downwards, number of an entry as one integer
+            for (int64_t i = 0; i < count; ++i) {
+                keys[i] = (static_cast<int64_t>(z[found[i]]) << 31) + (INT32_MAX - found[i]);
+            }
+            std::copy(keys.begin(), keys.begin() + count, sorted.begin());
+            std::nth_element(sorted.begin(), sorted.begin() + (count - k), sorted.begin() + count);
+            const int64_t least = sorted[count - k];
+            for (int64_t i = 0; i < count; ++i) {
+                if (keys[i] >= least) {
+                    features[kept] = found[i];
+                    values[kept++] = Float::value(z[found[i]]);
+                }
+            }
+            floor = std::max<int64_t>(0, (least >> 31) - margin * Float::step);
+        } else {
+            for (; kept < count; ++kept) {
+                features[kept] = found[kept];
+                values[kept] = Float::value(z[found[kept]]);
+            }
+            for (int64_t feature = 0; kept < k; ++feature) {
+                if (z[feature] <= 0) {
+                    features[kept] = feature;
+                    values[kept++] = 0.0f;
+                }
+            }
+            floor = 0;
+        }
+    }
+}
+
+template <class Float>
+void count_above(const typename Float::Bits *z, int64_t rows, int64_t F, typename Float::Bits floor, int64_t *counts) {
+    for (int64_t row = 0; row < rows; ++row, z += F) {
+        int64_t count = 0;
+        for (int64_t i = 0; i < F; ++i) count += z[i] > floor;
+        counts[row] = count;
+    }
+}
+
+template <class Float>
+void entries_above(const typename Float::Bits *z, int64_t rows, int64_t F, typename Float::Bits floor,
+                   const int64_t *offsets, int64_t *features, float *values) {
+    std::vector<int32_t> found(F + 32);
+    for (int64_t row = 0; row < rows; ++row, z += F) {
+        const int64_t count = positions_above(z, F, floor, found.data());
+        for (int64_t i = 0; i < count; ++i) {
+            features[offsets[row] + i] = found[i];
+            values[offsets[row] + i] = Float::value(z[found[i]]);
+        }
+    }
+}
+
+// out = sum over entries [begin, end) of weights[j] * X[rows[j]]
+inline void weighted_sum(const int64_t *rows, const float *weights, int64_t begin, int64_t end, const float *X,
+                         int64_t D, float *__restrict out) {
+    std::fill(out, out + D, 0.0f);
+    int64_t j = begin;
+    for (; j + 4 <= end; j += 4) {
+        const float w0 = weights[j], w1 = weights[j + 1], w2 = weights[j + 2], w3 = weights[j + 3];
+        const float *__restrict x0 = X + rows[j] * D, *__restrict x1 = X + rows[j + 1] * D;
+        const float *__restrict x2 = X + rows[j + 2] * D, *__restrict x3 = X + rows[j + 3] * D;
+        for (int64_t d = 0; d < D; ++d) out[d] += w0 * x0[d] + w1 * x1[d] + (w2 * x2[d] + w3 * x3[d]);
+    }
+    for (; j < end; ++j) {
+        const float w = weights[j];
+        const float *__restrict x = X + rows[j] * D;
+        for (int64_t d = 0; d < D; ++d) out[d] += w * x[d];
+    }
+}
+
+inline float dot(const float *__restrict a, const float *__restrict b, int64_t D) {
+    float sum = 0.0f;
+    for (int64_t d = 0; d < D; ++d) sum += a[d] * b[d];
+    return sum;
+}
+
+}  // namespace
+
+extern "C" {
+
+void kubesae_top_k_bf16(const int16_t *z, int64_t rows, int64_t F, int64_t k, int64_t *features, float *values) {
+    top_k<Bf16>(z, rows, F, k, features, values);
+}
+
+void kubesae_top_k_f32(const int32_t *z, int64_t rows, int64_t F, int64_t k, int64_t *features, float *values) {
+    top_k<F32>(z, rows, F, k, features, values);
+}
+
+void kubesae_count_above_bf16(const int16_t *z, int64_t rows, int64_t F, int64_t floor, int64_t *counts) {
+    count_above<Bf16>(z, rows, F, static_cast<int16_t>(floor), counts);
+}
+
+void kubesae_count_above_f32(const int32_t *z, int64_t rows, int64_t F, int64_t floor, int64_t *counts) {
+    count_above<F32>(z, rows, F, static_cast<int32_t>(floor), counts);
+}
+
+void kubesae_entries_above_bf16(const int16_t *z, int64_t rows, int64_t F, int64_t floor, const int64_t *offsets,
+                                int64_t *features, float *values) {
+    entries_above<Bf16>(z, rows, F, static_cast<int16_t>(floor), offsets, features, values);
+}
+
+void kubesae_entries_above_f32(const int32_t *z, int64_t rows, int64_t F, int64_t floor, const int64_t *offsets,
+                               int64_t *features, float *values) {
+    entries_above<F32>(z, rows, F, static_cast<int32_t>(floor), offsets, features, values);
+}
+
+// out[s] = sum over the entries j of segment s of weights[j] * X[rows[j]]: `decode` where segments are rows of a batch,
+// gradients of a matrix where they are features.
+void kubesae_segment_sums(const int64_t *offsets, int64_t segments, const int64_t *rows, const float *weights,
+                          const float *X, int64_t D, float *out) {
+    for (int64_t s = 0; s < segments; ++s) {
+        weighted_sum(rows, weights, offsets[s], offsets[s + 1], X, D, out + s * D);
+    }
+}
+
+// out[j] = g[b] . W[features[j]] for the entries j of the rows b
+void kubesae_dots(const int64_t *offsets, int64_t rows, const int64_t *features, const float *g, const float *W,
+                  int64_t D, float *out) {
+    for (int64_t b = 0; b < rows; ++b) {
+        for (int64_t j = offsets[b]; j < offsets[b + 1]; ++j) out[j] = dot(g + b * D, W + features[j] * D, D);
+    }
+}
+
+// Entries sorted by feature, stable: offsets [F + 1] of features, entries [N], row of each [N].
+void kubesae_by_feature(const int64_t *offsets, int64_t rows, const int64_t *features, int64_t F, int64_t *ends,
+                        int64_t *entries, int64_t *entry_rows) {
+    std::fill(ends, ends + F + 1, 0);
+    const int64_t N = offsets[rows];
+    for (int64_t j = 0; j < N; ++j) ++ends[features[j] + 1];
+    for (int64_t f = 0; f < F; ++f) ends[f + 1] += ends[f];
+    std::vector<int64_t> next(ends, ends + F);
+    for (int64_t b = 0; b < rows; ++b) {
+        for (int64_t j = offsets[b]; j < offsets[b + 1]; ++j) {
+            const int64_t at = next[features[j]]++;
+            entries[at] = j;
+            entry_rows[at] = b;
+        }
+    }
+}
+
+// squares[f] = |g_f|^2, along[f] = g_f . w_f
+void kubesae_row_stats(const float *g, const float *W, int64_t rows, int64_t D, float *squares, float *along) {
+    for (int64_t f = 0; f < rows; ++f, g += D, W += D) {
+        squares[f] = dot(g, g, D);
+        along[f] = dot(g, W, D);
+    }
+}
+
+// One step of Adam on rows: w -= rate * m / (sqrt(v) * correct + epsilon). Without `along` the gradient is g.
+// With it, of rows that have norm 1 and keep it, g - along_f w: without the part along the row.
+void kubesae_adam(float *__restrict W, const float *__restrict g, float *__restrict m, float *__restrict v,
+                  int64_t rows, int64_t D, const float *along, float rate, float beta1, float beta2,
+                  float epsilon, float correct) {
+    for (int64_t f = 0; f < rows; ++f, W += D, g += D, m += D, v += D) {
+        const float part = along ? along[f] : 0.0f;
+        float square = 0.0f;
+        for (int64_t d = 0; d < D; ++d) {
+            const float gradient = g[d] - part * W[d];
+            m[d] = beta1 * m[d] + (1 - beta1) * gradient;
+            v[d] = beta2 * v[d] + (1 - beta2) * gradient * gradient;
+            W[d] -= rate * m[d] / (std::sqrt(v[d]) * correct + epsilon);
+            square += W[d] * W[d];
+        }
+        if (along) {
+            const float inverse = 1 / std::sqrt(square);
+            for (int64_t d = 0; d < D; ++d) W[d] *= inverse;
+        }
+    }
+}
+
+}  // extern "C"

@@ -1,4 +1,4 @@
-"""Line charts as SVG text: no library, no script, colours from the page's CSS so that light and dark both work."""
+"""Charts as SVG text: no library, no script, colours from the page's CSS so that light and dark both work."""
 
 from __future__ import annotations
 
@@ -17,12 +17,24 @@ _TICKS = 5
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A curve: (x, y) points in order of x. `kind` is its CSS class; `dots` marks each point."""
+    """A curve, or points.
+
+    Attributes:
+        label: in the legend.
+        kind: CSS class: train, val or other.
+        points: (x, y); of a curve in order of x.
+        dots: whether each point is marked.
+        joined: whether a line joins the points.
+        names: of the points, shown beside the dots; none: a dot tells its value when pointed at.
+
+    """
 
     label: str
     kind: str
     points: Sequence[tuple[float, float]]
     dots: bool = False
+    joined: bool = True
+    names: Sequence[str] = ()
 
 
 def line_chart(title: str, series: Sequence[Series], *, x_label: str, log: bool = False) -> str:
@@ -74,15 +86,24 @@ def _x(value: float, last: float) -> float:
 
 
 def _curve(series: Series, axis: _Axis, last: float) -> str:
-    places = [(_x(x, last), axis.y(y), y) for x, y in series.points if math.isfinite(y)]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in places)
-    dots = ""
+    names = series.names or [""] * len(series.points)
+    places = [
+        (_x(x, last), axis.y(y), name, y) for (x, y), name in zip(series.points, names, strict=True) if math.isfinite(y)
+    ]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y, *_ in places)
+    parts = [f'<polyline class="{series.kind}" points="{line}"/>'] if series.joined else []
     if series.dots:
-        dots = "".join(
-            f'<circle class="{series.kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{_number(v)}</title></circle>'
-            for x, y, v in places
-        )
-    return f'<polyline class="{series.kind}" points="{line}"/>{dots}'
+        parts += [_dot(series.kind, *place) for place in places]
+    return "".join(parts)
+
+
+def _dot(kind: str, x: float, y: float, name: str, value: float) -> str:
+    title = escape(f"{name}: {_number(value)}" if name else _number(value))
+    dot = f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{title}</title></circle>'
+    if not name:
+        return dot
+    side, anchor = (-7, "end") if x > WIDTH * 2 / 3 else (7, "start")
+    return f'{dot}<text class="point" x="{x + side:.1f}" y="{y - 5:.1f}" text-anchor="{anchor}">{escape(name)}</text>'
 
 
 def _grid_line(axis: _Axis, tick: float) -> str:

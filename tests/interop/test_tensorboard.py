@@ -38,7 +38,7 @@ print(json.dumps(found))
 @pytest.fixture(scope="module")
 def python() -> str:
     """Give the interpreter of an environment of its own that has tensorboard."""
-    environment = os.environ | {"PYTHONPATH": "jobs"}
+    environment = os.environ | {"PYTHONPATH": "jobs:tests/support"}  # as `make bench` has it
     command = [sys.executable, "-c", MAKE]
     made = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if made.returncode:

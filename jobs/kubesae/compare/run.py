@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from kubesae.compare.entries import Comparison, Entry, LeftOut, entry_values, with_frontier
 from kubesae.compare.page import comparison_page
-from kubesae.errors import ConfigError, MissingError
+from kubesae.errors import ConfigError, DamagedError, MissingError
 from kubesae.experiment import parse_json_object
 from kubesae.ledger import keys
 
@@ -46,7 +46,7 @@ def write_comparison(output: Store) -> Comparison:
             Entry(**row, frontier=False)
         except MissingError:  # another training has put a better one in its place just now, and will write this anew
             continue
-        except (KeyError, TypeError, AttributeError, ValidationError, ConfigError) as error:
+        except (KeyError, TypeError, AttributeError, ValidationError, DamagedError) as error:
             left_out.append(LeftOut(name=name, reason=f"{type(error).__name__}: {str(error).splitlines()[0]}"))
         else:
             rows.append(row)
@@ -75,4 +75,4 @@ def _evaluation(output: Store, name: str) -> dict[str, Any] | None:
 
 
 def _read(output: Store, key: str) -> dict[str, Any]:
-    return parse_json_object(output.read(key), output.url_of(key))
+    return parse_json_object(output.read(key), key)  # the key alone: a copy of the store has the same comparison

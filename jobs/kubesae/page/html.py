@@ -36,6 +36,7 @@ polyline { fill: none; stroke-width: 2; stroke-linejoin: round; }
 polyline.train { stroke: var(--train); } polyline.val { stroke: var(--val); }
 polyline.other { stroke: var(--other); stroke-dasharray: 5 5; }
 circle.train { fill: var(--train); } circle.val { fill: var(--val); } circle.other { fill: var(--other); }
+.charts figure:only-child { max-width: 760px; }
 text.point { fill: var(--text); font-size: 12px; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 6px 14px 6px 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }

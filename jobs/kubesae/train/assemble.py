@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from kubesae.train.distributed import Ranks
     from kubesae.train.reader import BlockSource
     from kubesae.train.settings import Target
+    from kubesae.train.start import Start
     from kubesae.train.stopping import Stop
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What all SAEs of a run have in common."""
+    """What all SAEs of a run have in common; `several`: there are more than one, and lines have to say which."""
 
     output: Store
     identity: DataIdentity
@@ -42,6 +43,7 @@ class Surroundings:
     console: Console
     stop: Stop
     limits: Limits
+    several: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,34 +72,17 @@ def assemble(
     normalisers: list[Normaliser] = []
     trainees, ended = [], []
     for target in targets:
-        checkpoints, trackers = Checkpoints(around.output, target.name), trackers_of(around.output, target.name)
-        resumed = checkpoints.newest()
+        resumed = _resumed(around, target)
         if resumed is None:
             sample = sample or take_sample(split.train, settings.order_seed, source, target.config.d_model, ranks)
             start = fresh_start(target, sample, split.train, ranks, total)
+        elif resumed.progress.epoch >= settings.epochs:
+            ended.append(Ended(target, resumed.progress.best or {}, resumed.numbers["l1_coeff"]))
+            continue
         else:
-            if ranks.first:  # finish what an interrupted attempt began
-                for tracker in trackers:
-                    tracker.forget_after(int(resumed.numbers["steps"]))
-                checkpoints.settle(resumed.progress.best)
-            if resumed.progress.epoch >= settings.epochs:
-                ended.append(Ended(target, resumed.progress.best or {}, resumed.numbers["l1_coeff"]))
-                continue
-            _say_resumed(around.console, target.name if len(targets) > 1 else None, resumed, total)
+            _say_resumed(around.console, target.name if around.several else None, resumed, total)
             start = resumed_start(target, resumed, split.train, ranks, total)
-        trainees.append(
-            Trainee(
-                name=target.name,
-                learner=start.learner,
-                normaliser=_shared(start.normaliser, normalisers),
-                progress=start.progress,
-                checkpoints=checkpoints,
-                trackers=trackers,
-                console=around.console,
-                about=about(target, around),
-                first=ranks.first,
-            )
-        )
+        trainees.append(_trainee(around, target, start, _shared(start.normaliser, normalisers)))
     together = Pass(
         ranks=ranks,
         reader=reader,
@@ -107,9 +92,35 @@ def assemble(
         trainees=trainees,
         console=around.console,
         stop=around.stop,
+        named=around.several,
         limits=around.limits,
     )
     return together, ended
+
+
+def _resumed(around: Surroundings, target: Target) -> Resumed | None:
+    """Return an SAE's newest checkpoint, None where there is none; finish what an interrupted attempt began."""
+    checkpoints = Checkpoints(around.output, target.name)
+    resumed = checkpoints.newest()
+    if resumed and around.ranks.first:
+        for tracker in trackers_of(around.output, target.name):
+            tracker.forget_after(int(resumed.numbers["steps"]))
+        checkpoints.settle(resumed.progress.best)
+    return resumed
+
+
+def _trainee(around: Surroundings, target: Target, start: Start, normaliser: Normaliser) -> Trainee:
+    return Trainee(
+        name=target.name,
+        learner=start.learner,
+        normaliser=normaliser,
+        progress=start.progress,
+        checkpoints=Checkpoints(around.output, target.name),
+        trackers=trackers_of(around.output, target.name),
+        console=around.console,
+        about=about(target, around),
+        first=around.ranks.first,
+    )
 
 
 def _say_resumed(console: Console, name: str | None, resumed: Resumed, total: int) -> None:

@@ -64,7 +64,7 @@ class Rows:
 
 @dataclass
 class Pass:
-    """Everything that a pass needs, put together by `run`."""
+    """Everything that a pass needs, put together by `assemble`; `named`: lines have to say which SAE they are about."""
 
     ranks: Ranks
     reader: Reader
@@ -74,6 +74,7 @@ class Pass:
     trainees: Sequence[Trainee]
     console: Console
     stop: Stop
+    named: bool = False
     limits: Limits = field(default_factory=Limits)
     _saved_at: float = field(default_factory=time.monotonic)
 
@@ -91,7 +92,7 @@ class Pass:
                 continue  # one diverged: the others may stand further on, where reading begins anew
             self._find_thresholds(epoch, here)
             for trainee, evaluation in zip(here, self._validate(epoch, here), strict=True):
-                trainee.end_epoch(evaluation, named=len(self.trainees) > 1)
+                trainee.end_epoch(evaluation, named=self.named)
             self._saved_at = time.monotonic()
 
     def _going(self) -> list[Trainee]:
@@ -130,10 +131,10 @@ class Pass:
         return True
 
     def _say_diverged(self, here: Sequence[Trainee]) -> None:
-        """Say which SAEs leave the pass; alone in it, its end says so."""
+        """Say which SAEs leave the pass; of a training of one SAE, its end says so."""
         for trainee in here:
-            if trainee.diverged and len(self.trainees) > 1:
-                self.console.line(f"{trainee.name}: {trainee.diverged} The others go on.")
+            if trainee.diverged and self.named:
+                self.console.line(f"{trainee.name}: {trainee.diverged} It learns no more; the others go on.")
 
     def _between_steps(self) -> None:
         """Stop on a signal, and write the periodic checkpoints: all ranks at the same step."""

@@ -141,17 +141,13 @@ def run_trainings(
         passes = [(these, _split(data, identity, these[0])) for these in shared_passes(targets)]
         if ranks.first:
             _claim_names(output, targets, identity)
-        around = Surroundings(output, identity, ranks, console, stop, limits)
+        around = Surroundings(output, identity, ranks, console, stop, limits, several=len(targets) > 1)
         for number, (these, split) in enumerate(passes, start=1):
-            names = ", ".join(target.name for target in these)
-            if len(passes) > 1:
-                console.line(f"Pass {number} of {len(passes)}: {names}")
-            elif len(these) > 1:
-                console.line(f"Training {len(these)} SAEs in one pass: {names}")
+            _say_pass(console, these, number, len(passes))
             _announce(console, Plan.of(identity), chunk, split)
             with BlockSource(data, identity.storage, identity.d_model, workers) as source, _memory_for(these):
                 ended = _train(around, these, split, source, results.diverged)
-            results.complete.extend(_finish(around, ended, workers, named=len(targets) > 1))
+            results.complete.extend(_finish(around, ended, workers))
     return results
 
 
@@ -178,6 +174,15 @@ def _claim_names(output: Store, targets: Sequence[Target], identity: DataIdentit
     for claim in (check_name, claim_name):
         for name, document in documents.items():
             claim(output, name, document)
+
+
+def _say_pass(console: Console, targets: Sequence[Target], number: int, passes: int) -> None:
+    """Say which SAEs a pass is for, where there are several."""
+    names = ", ".join(target.name for target in targets)
+    if passes > 1:
+        console.line(f"Pass {number} of {passes}: {names}")
+    elif len(targets) > 1:
+        console.line(f"Training {len(targets)} SAEs in one pass: {names}")
 
 
 def _announce(console: Console, plan: Plan, chunk: int, split: Split) -> None:
@@ -217,7 +222,7 @@ def _train(
     return [ended[target.name] for target in targets if target.name in ended]
 
 
-def _finish(around: Surroundings, ended: Sequence[Ended], workers: int, *, named: bool) -> list[TrainResult]:
+def _finish(around: Surroundings, ended: Sequence[Ended], workers: int) -> list[TrainResult]:
     """Write the comparison and the reports, print the advice, return the results.
 
     A report is what shows that a training has ended, so it is written last.
@@ -229,7 +234,7 @@ def _finish(around: Surroundings, ended: Sequence[Ended], workers: int, *, named
         result, speed = _report(around, one, workers)
         results.append(result)
         for sentence in result.advice:
-            around.console.line(f"{one.target.name}: {sentence}" if named else sentence)
+            around.console.line(f"{one.target.name}: {sentence}" if around.several else sentence)
         for sentence in speed if one is ended[0] else ():  # of the pass, and nearly the same for all in it
             around.console.line(sentence)
     return results

@@ -112,6 +112,7 @@ def test_damaged_ones_are_left_out_by_name(store: Store) -> None:
     comparison = write_comparison(store)
     assert [one.name for one in comparison.saes] == ["good"]
     assert [one.name for one in comparison.left_out] == ["bad", "worse", "worst"]
+    assert str(store.url) not in store.read(keys.SWEEP).decode()
     assert "KeyError: 'epoch'" in comparison.left_out[0].reason
     assert any("bad is left out" in line for line in comparison_lines(comparison))
     assert "worst is left out" in store.read(keys.SWEEP_PAGE).decode()

@@ -98,6 +98,7 @@ def test_other_orders_follow_in_passes_of_their_own(training: Training, another:
     several = [A, B | {"epochs": 1}, C, A | {"name": "d", "order_seed": 4}]
     training.run_all(several)
     passes = [line for line in training.lines if line.startswith("Pass")]
+    assert any(line == "Epoch 1, d:" for line in training.lines)
     assert passes == ["Pass 1 of 3: a, c", "Pass 2 of 3: b", "Pass 3 of 3: d"]
     files, expected = training.files(), alone(another, several)
     for name, theirs in expected.items():

@@ -20,7 +20,7 @@ from small_training import RELU, TOPK, Training
 
 ROOT = Path(__file__).parents[2]
 MAKE = "from bench.support.environment import python_of; print(python_of('tensorboard'))"
-# What its web server gives, once with the reader in Python and once with the one in Rust that it starts by default.
+# What TensorBoard itself reads, with its own classes, before it draws.
 READ = """
 import json, sys
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer

@@ -10,6 +10,7 @@ import torch
 
 from kubesae.sae import matmul_dtype
 from kubesae.train.checkpoint import Checkpoints
+from kubesae.train.pace import Pace
 from kubesae.train.passes import Limits, Pass
 from kubesae.train.reader import Reader
 from kubesae.train.settings import config_document
@@ -82,7 +83,7 @@ def assemble(
         else:
             _say_resumed(around.console, target.name if around.several else None, resumed, total)
             start = resumed_start(target, resumed, split.train, ranks, total)
-        trainees.append(_trainee(around, target, start, _shared(start.normaliser, normalisers)))
+        trainees.append(_trainee(around, target, start, _shared(start.normaliser, normalisers), Pace(reader)))
     together = Pass(
         ranks=ranks,
         reader=reader,
@@ -109,7 +110,7 @@ def _resumed(around: Surroundings, target: Target) -> Resumed | None:
     return resumed
 
 
-def _trainee(around: Surroundings, target: Target, start: Start, normaliser: Normaliser) -> Trainee:
+def _trainee(around: Surroundings, target: Target, start: Start, normaliser: Normaliser, pace: Pace) -> Trainee:
     return Trainee(
         name=target.name,
         learner=start.learner,
@@ -119,6 +120,7 @@ def _trainee(around: Surroundings, target: Target, start: Start, normaliser: Nor
         trackers=trackers_of(around.output, target.name),
         console=around.console,
         about=about(target, around),
+        pace=pace,
         first=around.ranks.first,
     )
 

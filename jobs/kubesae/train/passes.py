@@ -105,7 +105,7 @@ class Pass:
         begin, total = min(trainee.progress.position for trainee in here), self.epoch_batches[epoch]
         every = max(1, sum(self.epoch_batches) // _POINTS)
         for trainee in here:
-            trainee.begin_epoch(self.reader)
+            trainee.begin_epoch()
         label = f"Epoch {epoch + 1} train"
         with (
             self.console.progress(label, total, begin) as show,

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kubesae.sae.metrics import PCA_RANK
-from kubesae.train.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +21,8 @@ if TYPE_CHECKING:
     from kubesae.train.console import Console
     from kubesae.train.learner import Evaluation, Learner
     from kubesae.train.metrics import Line
-    from kubesae.train.reader import Batch, Reader
+    from kubesae.train.pace import Pace
+    from kubesae.train.reader import Batch
     from kubesae.train.trackers import Tracker
 
 # L0 may be off the wanted one by this share and still count as found.
@@ -42,6 +42,7 @@ class Trainee:
         trackers: take its metrics, and keep them with each checkpoint.
         console: where its lines go.
         about: what metadata.json says of any checkpoint of it.
+        pace: averages its steps for the next line of metrics.
         first: whether this rank writes.
         unsaved: whether it has learned something since its last checkpoint.
         diverged: what there is to say of it once its loss is no longer finite; it then learns no more.
@@ -56,15 +57,16 @@ class Trainee:
     trackers: Sequence[Tracker]
     console: Console
     about: dict[str, Any]
+    pace: Pace
     first: bool
     unsaved: bool = False
     diverged: str | None = None
 
-    def begin_epoch(self, reader: Reader) -> None:
+    def begin_epoch(self) -> None:
         """Begin the part of an epoch that is left."""
         if self.progress.position == 0:
             self.learner.begin_epoch()
-        self.pace = Pace(reader)
+        self.pace.begin()
 
     def has_had(self, batch: Batch) -> bool:
         """Whether the batch of its epoch was taken before a checkpoint that others of the pass have not come to."""

@@ -27,7 +27,7 @@ def python_of(name: str) -> Path:
     home = cache_folder() / "bench" / f"{name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
     python = home / "bin" / "python"
     if not python.exists():
-        say(f"installing {name} into {home} (several GB, most of it torch; once) ...")
+        say(f"installing {name} into {home} (once; where it needs torch, several GB) ...")
         uv = subprocess.run([ROOT / "tools" / "setup", "uv"], check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
         partial = home.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)

@@ -167,6 +167,13 @@ def out_of_memory_train(machine):
     return machine.limited(200 << 20, small, "train", "--data", data, "--d-sae", "2_000_000")
 
 
+def out_of_memory_sweep(machine):
+    """Two SAEs of which one alone would fit."""
+    data = machine.fixture()
+    file = machine.file(data=data, layers=[0], sae=[{"name": name, "d_sae": 1_000_000} for name in ("a", "b")])
+    return machine.limited(200 << 20, f"train --data {data} --d-sae 64 --epochs 1", "train", file)
+
+
 def out_of_memory_killed(machine):
     """What the kernel does when memory runs out, to the first of two workers."""
     file = machine.file()
@@ -250,6 +257,7 @@ SYMPTOMS = {
     ("out-of-memory-load",): out_of_memory_load,
     ("out-of-memory-collect",): out_of_memory_collect,
     ("out-of-memory-train",): out_of_memory_train,
+    ("out-of-memory-sweep",): out_of_memory_sweep,
     ("out-of-memory-killed",): out_of_memory_killed,
     ("download",): download,
     ("disk-full", "disk-full-resumed"): disk_full,
@@ -302,6 +310,12 @@ def same_name_other_settings(machine):
     data = machine.fixture()
     machine.train(data, "--sae-name", "a")
     return machine.train(data, "--sae-name", "a", "--lr", "1e-5")
+
+
+def sweep(machine, *saes):
+    """Train several SAEs of synthetic data."""
+    usual = {"d_sae": 64, "batch_size": 1024, "epochs": 1, "lr_warmup": 0}
+    return machine.run("train", machine.file(data=machine.fixture(), layers=[0], sae=[usual | sae for sae in saes]))
 
 
 def two_saes(machine):
@@ -369,6 +383,10 @@ OTHERS = {
     "Training diverged: at step <n> the loss is <x> and the gradient's norm <x>.": lambda m: m.train(
         m.fixture(), "--lr", "1e9"
     ),
+    "<n> of <n> SAEs diverged, the others are trained. Give these other settings:": lambda m: sweep(
+        m, {"name": "a"}, {"name": "b", "lr": 1e9}
+    ),
+    "<n> SAEs have the name <name>. Give each its own": lambda m: sweep(m, {}, {"lr": 1e-3}),
     "Training took <n> steps, too few to judge by.": lambda m: m.train(m.fixture()),
     "<n>% of the features were active on no token of the last epoch": lambda m: m.train(
         m.fixture(), "--d-sae", "4096", "--architecture", "topk", "--k", "1"

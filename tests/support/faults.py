@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kubesae.ledger import keys, parse_record
+from tensorboard_points import points
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -118,12 +119,16 @@ def _content(run: Mapping[str, bytes]) -> set[str]:
 
 
 def training(found: Objects) -> dict[str, Any]:
-    """Return what a training must end with: files, and of metrics each line's content by kind and step."""
+    """Return what trainings must end with: files, lines of metrics by kind and step, points of TensorBoard."""
     kept: dict[str, Any] = {}
     for key, data in sorted(found.items()):
         if "/metrics/" in key:
             for line in map(json.loads, data.splitlines()):
-                kept[f"{line['kind']} {line['step']}"] = {k: v for k, v in line.items() if k not in _TIMES}
+                name = f"{key.partition('/metrics/')[0]} {line['kind']} {line['step']}"
+                kept[name] = {k: v for k, v in line.items() if k not in _TIMES}
+        elif "/tensorboard/" in key:
+            folder = key.rpartition("/")[0]
+            kept |= {f"{folder} {tag} {step}": x for tag, step, x in points(data) if not tag.endswith(_TIMES)}
         elif key.startswith("sae/") and not key.endswith("report.html"):
             kept[key] = data
     return kept

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kubesae.experiment import Sae as Settings
-from kubesae.train import Console, Limits, TrainResult, run_training
+from kubesae.train import Console, Limits, TrainResult, TrainResults, run_training, run_trainings
 
 if TYPE_CHECKING:
     from kubesae.store import Store
@@ -38,6 +38,17 @@ class Training:
             self.data,
             self.output,
             Settings(**settings),
+            chunk=200,
+            console=Console(self.lines.append),
+            device="cpu",
+            limits=limits,
+        )
+
+    def run_all(self, several: list[dict[str, Any]], limits: Limits | None = None) -> TrainResults:
+        return run_trainings(
+            self.data,
+            self.output,
+            [Settings(**settings) for settings in several],
             chunk=200,
             console=Console(self.lines.append),
             device="cpu",

@@ -42,6 +42,7 @@ COMMANDS = {
     "train": "Train a sparse autoencoder on collected activations.",
     "train-launch": "Train under torchrun, as the Pods of a training do.",
     "evaluate": "Measure an SAE: FVU, L0, dead features, CE loss recovered.",
+    "compare": "Set all trained SAEs side by side: table, and plot of FVU by L0.",
     "interpret": "Feature statistics and top activating contexts.",
     "release": "Let a phase of an experiment in a cluster begin.",
     "retry": "Make the failed jobs of a phase of an experiment anew.",

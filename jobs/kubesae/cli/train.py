@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from kubesae.experiment import DataIdentity, Experiment
     from kubesae.store import Store
+    from kubesae.train import TrainResults
 
 SAE = "sae.0."
 
@@ -43,8 +44,10 @@ def command(
 ) -> None:
     """Train a sparse autoencoder on collected activations.
 
-    Trains the SAEs of the experiment one after the other; with any flag of an SAE only one: that of --sae-name, else
-    the first, with the flags laid over it. Under torchrun every process takes its share of each batch:
+    Trains the SAEs of the experiment; those that want the data in the same order (layer, batch_size, epochs,
+    shuffle_rows, max_tokens, validation and order_seed are equal) read it once, together. With any flag of an SAE only
+    one: that of --sae-name, else the first, with the flags laid over it. Under torchrun every process takes its share
+    of each batch:
 
         torchrun --nproc_per_node=2 -m kubesae.train experiment.yaml
     """
@@ -52,26 +55,35 @@ def command(
     from kubesae.cli.metrics import TrainMetrics, serving  # noqa: PLC0415 - keeps --help fast
     from kubesae.ledger import read_identity, write_run  # noqa: PLC0415
     from kubesae.store import open_store  # noqa: PLC0415
-    from kubesae.train import Console, Limits, run_training  # noqa: PLC0415
+    from kubesae.train import Console, Limits, run_trainings  # noqa: PLC0415
 
     data, output = open_store(resolved.data), open_store(resolved.output_prefix)
     _check(read_identity(data), data, num_shards, d_model)
     write_run(output, resolved)
     with serving(TrainMetrics, resolved.name, metrics_port) as metrics:
-        measured = metrics.measured if metrics else None
-        for sae in saes:
-            result = run_training(
-                data,
-                output,
-                sae,
-                chunk=resolved.chunk,
-                console=Console(say, bars=sys.stdout.isatty(), measured=measured),
-                workers=num_workers,
-                device=train_device,
-                limits=Limits(grace=grace),
-            )
-            if os.environ.get("RANK", "0") == "0":  # torchrun's number of this process
-                say(f"Report: {output.url_of(result.report)}")
+        results = run_trainings(
+            data,
+            output,
+            saes,
+            chunk=resolved.chunk,
+            console=Console(say, bars=sys.stdout.isatty(), measured=metrics.measured if metrics else None),
+            workers=num_workers,
+            device=train_device,
+            limits=Limits(grace=grace),
+        )
+    if os.environ.get("RANK", "0") == "0":  # torchrun's number of this process
+        _show(output, results, several=len(saes) > 1)
+    results.require_all()
+
+
+def _show(output: Store, results: TrainResults, *, several: bool) -> None:
+    for result in results.complete:
+        say(f"Report: {output.url_of(result.report)}")
+    if several and results.complete:
+        from kubesae.cli.compare import show  # noqa: PLC0415 - keeps --help fast
+        from kubesae.compare import write_comparison  # noqa: PLC0415
+
+        show(output, write_comparison(output))
 
 
 def trainings(experiment: Path | None, flags: dict[str, Any]) -> tuple[Experiment, Sequence[Sae]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from kubesae.compare import write_comparison
 from kubesae.errors import ConfigError, HubError, MissingError
 from kubesae.evaluate.report import CrossEntropy, Evaluation
 from kubesae.evaluate.splice import Context, load_language_model, measure
@@ -55,6 +56,8 @@ class _Measured:
 def evaluate(experiment: Experiment, data: Store, output: Store, name: str | None, contexts: int) -> Evaluation:
     """Evaluate an SAE and write `sae/<name>/evaluation.json`, or return what is there if it says as much.
 
+    Either way the comparison of all SAEs is made anew.
+
     Args:
         experiment: says where the model is.
         data: store of the activations.
@@ -71,6 +74,7 @@ def evaluate(experiment: Experiment, data: Store, output: Store, name: str | Non
     named = open_named(output, name, identity)
     stored = _stored(output, identity, named, contexts)
     if stored is not None:
+        write_comparison(output)  # a kill may have come before it
         return stored
     split = _split(data, identity, named)
     measured = _read(data, split.validation, named.sae, identity.context, contexts)
@@ -82,6 +86,7 @@ def evaluate(experiment: Experiment, data: Store, output: Store, name: str | Non
     else:
         report = report.model_copy(update={"cross_entropy": loss})
     output.put(keys.evaluation(named.name), report.to_json())
+    write_comparison(output)
     return report
 
 

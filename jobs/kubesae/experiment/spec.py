@@ -105,7 +105,10 @@ class Sae(Section):
     max_tokens: Positive | None = Field(None, description="use only about this many tokens of the data")
     validation: Fraction = Field(0.02, description="share of the blocks kept for validation (at least 2 blocks)")
     shuffle_rows: Positive = Field(65_536, description="rows of the window over which rows are shuffled")
-    seed: int = Field(0, ge=0, description="seed of the initial weights and of the order of the data")
+    seed: int = Field(0, ge=0, description="seed of the initial weights")
+    order_seed: int = Field(
+        0, ge=0, description="seed of the order of the data; SAEs that want the same order read the data once, together"
+    )
 
 
 class Interpret(Section):

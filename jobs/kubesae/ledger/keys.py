@@ -16,6 +16,9 @@ LEDGER = "activations/ledger/"
 QUARANTINE = "activations/quarantine/"
 
 CHECKPOINT_STATE = "trainer.json"
+SAE_METADATA = "metadata.json"
+SWEEP = "sae/sweep.json"
+SWEEP_PAGE = "sae/sweep.html"
 INTERPRETED = "interpret.json"
 
 _RECORD = re.compile(r"activations/ledger/shard-(\d{4,})/part-(\d{6,})\.json", re.ASCII)
@@ -150,6 +153,16 @@ def best(name: str) -> str:
 def metrics(name: str, step: int) -> str:
     """Metrics segment of an SAE that ends at `step`."""
     return f"sae/{name}/metrics/{step:08d}.jsonl"
+
+
+def tensorboard_folder(name: str) -> str:
+    """Folder of an SAE's event files for TensorBoard."""
+    return f"sae/{name}/tensorboard/"
+
+
+def tensorboard(name: str, step: int, kind: str) -> str:
+    """Event file of an SAE that ends at `step`; TensorBoard knows such files by their name, and reads them by order."""
+    return f"{tensorboard_folder(name)}events.out.tfevents.{step:08d}.{kind}"
 
 
 def report(name: str) -> str:

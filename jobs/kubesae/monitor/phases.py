@@ -78,7 +78,7 @@ def sae_states(output: Store) -> Iterator[SaeState]:
     """The SAEs that there are, by name."""
     objects = output.list("sae/")
     interpreted = output.list("interpret/")
-    for name in sorted({key.split("/")[1] for key in objects}):
+    for name in sorted({key.split("/")[1] for key in objects if key.count("/") > 1}):  # else about all: sweep.html
         steps = checkpoint_steps(key for key in objects if key.startswith(keys.sae_folder(name)))
         best = read_best(output, name) if keys.best(name) in objects else None
         yield SaeState(

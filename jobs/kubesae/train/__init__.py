@@ -1,7 +1,7 @@
 """Training of SAEs on collected activations. Needs torch."""
 
 from kubesae.train.console import Console
-from kubesae.train.run import TrainResult, run_training
-from kubesae.train.trainer import Limits
+from kubesae.train.passes import Limits
+from kubesae.train.run import TrainResult, TrainResults, run_training, run_trainings
 
-__all__ = ["Console", "Limits", "TrainResult", "run_training"]
+__all__ = ["Console", "Limits", "TrainResult", "TrainResults", "run_training", "run_trainings"]

@@ -5,8 +5,8 @@
     trainer.json           everything else that is needed to go on, and the digest of trainer.safetensors; written last:
                            a folder without it is not a checkpoint
 
-There is no random state: the order of the data is a pure function of (seed, epoch, position), and only the start draws
-weights. A step's tensors are the same bytes whenever they are written, so a checkpoint can be written again.
+There is no random state: the order of the data is a pure function of (order_seed, epoch, position), and only the start
+draws weights. A step's tensors are the same bytes whenever they are written, so a checkpoint can be written again.
 `best.json` is written only after what it points at is whole.
 """
 
@@ -72,17 +72,18 @@ class Resumed:
     normaliser: Normaliser
 
 
-def claim_name(store: Store, name: str, config: dict[str, Any]) -> None:
-    """Write `config` as the settings of the SAE `name`, once.
+def check_name(store: Store, name: str, config: dict[str, Any]) -> None:
+    """See that `config` is what an SAE `name` was started with, if there is one.
 
     Raises:
-        IdentityError: the name has other settings; nothing was touched.
+        IdentityError: it has other settings; nothing was touched.
 
     """
     key = keys.sae_config(name)
-    if store.create(key, canonical_json(config)):
+    try:
+        stored = _flat(parse_json_object(store.read(key), store.url_of(key)))
+    except MissingError:
         return
-    stored = _flat(parse_json_object(store.read(key), store.url_of(key)))
     wanted = _flat(config)
     lines = [
         f"  {field}: {stored.get(field)!r} there, {wanted.get(field)!r} here"
@@ -95,6 +96,17 @@ def claim_name(store: Store, name: str, config: dict[str, Any]) -> None:
             + "\n".join(lines)
             + "\nGive this one another --sae-name, or set these fields back."
         )
+
+
+def claim_name(store: Store, name: str, config: dict[str, Any]) -> None:
+    """Write `config` as the settings of the SAE `name`, once.
+
+    Raises:
+        IdentityError: the name has other settings; nothing was touched.
+
+    """
+    if not store.create(keys.sae_config(name), canonical_json(config)):
+        check_name(store, name, config)
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:
@@ -179,6 +191,12 @@ class Checkpoints:
         key = keys.best(self._name)
         if not self._store.exists(key) or self._store.read(key) != data:
             self._store.put(key, data)
+
+    def settle(self, best: dict[str, Any] | None) -> None:
+        """Let the pointer show the best checkpoint, if there is one, and remove those that nobody needs."""
+        if best:
+            self.point_at(best)
+        self.prune(best)
 
     def prune(self, best: dict[str, Any] | None) -> None:
         """Remove all but the newest checkpoints and the best one, and what an interrupted write has left behind."""

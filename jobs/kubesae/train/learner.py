@@ -155,9 +155,21 @@ class Learner:
 
     def find_threshold(self, batches: Iterable[Tensor]) -> None:
         """Set the threshold to the one that gives normalised rows, of all ranks together, an L0 of k."""
-        search = threshold.ThresholdSearch(self._ranks.device)
+        search = self.begin_threshold()
         for x_BD in batches:
-            search.add(x_BD - self.weights.b_dec_D, self.weights)
+            self.search_threshold(search, x_BD)
+        self.settle_threshold(search)
+
+    def begin_threshold(self) -> threshold.ThresholdSearch:
+        """Begin what `find_threshold` does, for who has the batches one by one."""
+        return threshold.ThresholdSearch(self._ranks.device)
+
+    def search_threshold(self, search: threshold.ThresholdSearch, x_BD: Tensor) -> None:
+        """Take in normalised rows."""
+        search.add(x_BD - self.weights.b_dec_D, self.weights)
+
+    def settle_threshold(self, search: threshold.ThresholdSearch) -> None:
+        """Set the threshold; every rank has taken in its rows."""
         self.threshold = search.solve(self.config.k or 0, self._ranks.sum)
 
     def _encode(self, x_centred_BD: Tensor) -> Code:

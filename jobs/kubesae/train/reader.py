@@ -27,7 +27,7 @@ from kubesae.shards import codec, read_block
 from kubesae.shards.order import permutation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
     from types import TracebackType
 
     import numpy.typing as npt
@@ -192,7 +192,7 @@ class Reader:
         """Return the number of batches of an epoch."""
         return sum(window.batches for window in self.windows(epoch))
 
-    def batches(self, epoch: int, position: int) -> Iterator[Batch]:
+    def batches(self, epoch: int, position: int) -> Generator[Batch, None, None]:
         """Yield the batches of an epoch after the first `position`. Every rank must take the same ones."""
         windows = [window for window in self.windows(epoch) if window.first + window.batches > position]
         shares = [window.refs[self._ranks.rank :: self._ranks.world] for window in windows]

@@ -5,48 +5,13 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from kubesae.page import Series, line_chart, table, whole_page
 from kubesae.sae.metrics import PCA_RANK
-from kubesae.train.plot import Series, line_chart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kubesae.train.metrics import Line
-
-_STYLE = """
-:root { color-scheme: light dark; --ground: #fff; --card: #f6f7f9; --text: #1c2330; --quiet: #667085; --line: #dfe3ea;
-  --train: #2f6fdf; --val: #d9622b; --other: #7a8699; }
-@media (prefers-color-scheme: dark) { :root { --ground: #12161d; --card: #1a2029; --text: #e7ebf2; --quiet: #93a0b4;
-  --line: #2c3542; --train: #6ea4ff; --val: #ff9a62; --other: #8c99ad; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--ground); color: var(--text); font: 15px/1.5 system-ui, sans-serif; }
-main { max-width: 1180px; margin: 0 auto; padding: 28px 20px 60px; }
-h1 { font-size: 24px; margin: 0; } h2 { font-size: 17px; margin: 34px 0 12px; }
-.quiet { color: var(--quiet); margin: 4px 0 22px; }
-.numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; }
-.numbers div { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 14px; }
-.numbers b { display: block; font-size: 22px; font-weight: 600; font-variant-numeric: tabular-nums; }
-.numbers span { color: var(--quiet); font-size: 13px; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap: 16px; }
-figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px; }
-figcaption { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 4px 12px; font-weight: 600; }
-.key { color: var(--quiet); font-weight: 400; font-size: 13px; margin-left: 14px; }
-.key::before { content: ""; display: inline-block; width: 14px; height: 3px; border-radius: 2px; margin: 0 6px 3px 0;
-  background: currentColor; vertical-align: middle; }
-.key.train::before { background: var(--train); } .key.val::before { background: var(--val); }
-.key.other::before { background: var(--other); }
-svg { width: 100%; height: auto; display: block; }
-.grid { stroke: var(--line); } .axis { fill: var(--quiet); font-size: 12px; }
-polyline { fill: none; stroke-width: 2; stroke-linejoin: round; }
-polyline.train { stroke: var(--train); } polyline.val { stroke: var(--val); }
-polyline.other { stroke: var(--other); stroke-dasharray: 5 5; }
-circle.train { fill: var(--train); } circle.val { fill: var(--val); } circle.other { fill: var(--other); }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 6px 14px 6px 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { color: var(--quiet); font-weight: 500; } td:first-child, th:first-child { text-align: left; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; margin: 0; }
-dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
-"""
 
 _COLUMNS = (
     ("epoch", "Epoch", "{}"),
@@ -80,20 +45,15 @@ def report_html(about: dict[str, Any], lines: Sequence[Line], best: dict[str, An
         f"{training['architecture']}, {training['d_sae']:,} features, {len(epochs)} epochs, "
         f"{steps[-1]['rows'] if steps else 0:,} tokens seen"
     )
-    return "\n".join(
-        (
-            "<!doctype html>",
-            f'<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
-            f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>',
-            f'<body><main><h1>{escape(title)}</h1><p class="quiet">{escape(subtitle)}</p>',
-            _numbers(best),
-            "<h2>What the numbers say</h2><ul>",
-            *(f"<li>{escape(sentence)}</li>" for sentence in advice),
-            f'</ul><h2>Learning curves</h2><div class="charts">{"".join(charts)}</div>',
-            f'<h2>Epochs</h2><div class="scroll">{_table(epochs, best)}</div>',
-            f"<h2>Settings</h2>{_settings(about)}",
-            "</main></body></html>\n",
-        )
+    return whole_page(
+        title,
+        subtitle,
+        _numbers(best),
+        "<h2>What the numbers say</h2><ul>",
+        *(f"<li>{escape(sentence)}</li>" for sentence in advice),
+        f'</ul><h2>Learning curves</h2><div class="charts">{"".join(charts)}</div>',
+        f"<h2>Epochs</h2>{_table(epochs, best)}",
+        f"<h2>Settings</h2>{_settings(about)}",
     )
 
 
@@ -143,12 +103,11 @@ def _charts(steps: Sequence[Line], epochs: Sequence[Line], *, sparse: bool) -> l
 
 
 def _table(epochs: Sequence[Line], best: dict[str, Any]) -> str:
-    head = "".join(f"<th>{label}</th>" for _, label, _ in _COLUMNS)
-    rows = []
-    for line in epochs:
-        cells = "".join(f"<td>{form.format(line[name])}</td>" for name, _, form in _COLUMNS)
-        rows.append(f"<tr>{cells}<td>{'best' if line['epoch'] == best['epoch'] else ''}</td></tr>")
-    return f"<table><tr>{head}<th></th></tr>{''.join(rows)}</table>"
+    rows = [
+        [form.format(line[name]) for name, _, form in _COLUMNS] + ["best" if line["epoch"] == best["epoch"] else ""]
+        for line in epochs
+    ]
+    return table([*(label for _, label, _ in _COLUMNS), ""], rows)
 
 
 def _settings(about: dict[str, Any]) -> str:

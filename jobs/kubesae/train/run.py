@@ -1,48 +1,49 @@
-"""Train an SAE on collected activations, straight from the tars in the store.
+"""Train SAEs on collected activations, straight from the tars in the store.
 
     kubesae train experiment.yaml
     torchrun --nproc_per_node=2 -m kubesae.train experiment.yaml
 
-In order: the data's identity and blocks, the settings (fixed by the SAE's name), the newest checkpoint or a start from
-a fixed sample, then epochs (`trainer`), then the report. Started again after a kill it goes on bit for bit; a finished
-training is only reported.
+In order: the data's identity and blocks, the settings (fixed by each SAE's name), and then, for all SAEs that want the
+data in the same order, one pass over it: the newest checkpoint of each or a start from a fixed sample, epochs
+(`passes`), reports. Started again after a kill it goes on bit for bit; a finished training is only reported.
 """
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kubesae.compare import write_comparison
 from kubesae.errors import ConfigError
 from kubesae.ledger import Plan, chunk_edges, keys, require_identity
 from kubesae.memory import memory_for
-from kubesae.sae import matmul_dtype
 from kubesae.shards import read_index
 from kubesae.shards.split import split_blocks
 from kubesae.train.advice import advise, advise_speed
-from kubesae.train.checkpoint import Checkpoints, claim_name
+from kubesae.train.assemble import Ended, Surroundings, about, assemble
+from kubesae.train.checkpoint import check_name, claim_name
 from kubesae.train.console import Console, silent
 from kubesae.train.distributed import join_ranks
+from kubesae.train.groups import shared_passes
 from kubesae.train.metrics import MetricsLog
-from kubesae.train.reader import BlockSource, Reader
+from kubesae.train.passes import Limits
+from kubesae.train.reader import BlockSource
 from kubesae.train.report import report_html
-from kubesae.train.settings import Target, config_document, resolve_target
-from kubesae.train.start import fresh_start, resumed_start
+from kubesae.train.settings import config_document, resolve_targets
 from kubesae.train.stopping import noticing_signals
-from kubesae.train.trainer import Limits, Trainer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+
     from kubesae.experiment import DataIdentity
     from kubesae.experiment import Sae as Settings
     from kubesae.shards import BlockRef
     from kubesae.shards.split import Split
     from kubesae.store import Store
-    from kubesae.train.distributed import Ranks
-    from kubesae.train.start import Start
-    from kubesae.train.stopping import Stop
+    from kubesae.train.settings import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +66,59 @@ class TrainResult:
     advice: list[str]
 
 
-def run_training(
+@dataclass(frozen=True, slots=True)
+class TrainResults:
+    """What the trainings of a run ended with: those that are complete, and what there is to say of each other one."""
+
+    complete: list[TrainResult]
+    diverged: dict[str, str]
+
+    def require_all(self) -> None:
+        """See that every SAE is trained.
+
+        Raises:
+            ConfigError: some diverged.
+
+        """
+        if len(self.diverged) == 1 and not self.complete:
+            raise ConfigError(next(iter(self.diverged.values())))
+        if self.diverged:
+            total = len(self.complete) + len(self.diverged)
+            raise ConfigError(
+                f"{len(self.diverged)} of {total} SAEs diverged, the others are trained. Give these other settings:\n"
+                + "\n".join(f"  {name}: {message}" for name, message in self.diverged.items())
+            )
+
+
+def run_training(data: Store, output: Store, settings: Settings, **options: Any) -> TrainResult:
+    """Train one SAE. Arguments and errors as those of `run_trainings`.
+
+    Raises:
+        ConfigError: training diverged, too.
+
+    """
+    results = run_trainings(data, output, [settings], **options)
+    results.require_all()
+    return results.complete[0]
+
+
+def run_trainings(
     data: Store,
     output: Store,
-    settings: Settings,
+    several: Sequence[Settings],
     *,
     chunk: int,
     console: Console,
     workers: int = 2,
     device: str = "auto",
     limits: Limits | None = None,
-) -> TrainResult:
-    """Train one SAE; see the module's docstring.
+) -> TrainResults:
+    """Train SAEs; see the module's docstring.
 
     Args:
         data: store of tokens and activations, only read.
         output: store of SAEs.
-        settings: the SAE and how it is trained.
+        several: the SAEs and how they are trained.
         chunk: rows of a chunk, for the line that counts chunks.
         console: where lines and progress bars go (those of the first rank).
         workers: blocks read at the same time.
@@ -89,84 +126,35 @@ def run_training(
         limits: when checkpoints are written.
 
     Raises:
-        ConfigError: there is no such data, the settings contradict each other or the data, or training diverged.
-        IdentityError: the SAE's name has other settings or other data.
-        Interrupted: a signal came; a checkpoint was written if there was time.
+        ConfigError: there is no such data, or the settings contradict each other or the data.
+        IdentityError: the name of an SAE has other settings or other data.
+        Interrupted: a signal came; checkpoints were written if there was time.
         KubesaeError: memory ran out.
 
     """
     limits = limits or Limits()
+    results = TrainResults([], {})
     with join_ranks(device) as ranks, noticing_signals(limits.grace) as stop, torch.no_grad():
         console = console if ranks.first else Console(silent)
         identity = require_identity(data)
-        target = resolve_target(settings, identity)
-        refs = _complete_index(data, identity, target.layer)
-        split = split_blocks(refs, identity.sha256, settings.validation, settings.max_tokens)
-        about = _about(settings, target, identity, ranks)
+        targets = resolve_targets(several, identity)
+        passes = [(these, _split(data, identity, these[0])) for these in shared_passes(targets)]
         if ranks.first:
-            claim_name(output, target.name, config_document(settings, target, identity))
-        _announce(console, Plan.of(identity), chunk, split)
-        step = f"steps of {settings.batch_size:,} tokens on an SAE of {target.config.d_sae:,} features"
-        with (
-            BlockSource(data, identity.storage, identity.d_model, workers) as source,
-            memory_for(step, "Lower --batch-size, --shuffle-rows or --d-sae, or share them among ranks (torchrun)."),
-        ):
-            trainer = _assemble(output, settings, target, split, source, ranks, console, stop, about)
-            trainer.limits = limits
-            trainer.run()
-        return _finish(output, settings, target, trainer, workers)
+            _claim_names(output, targets, identity)
+        around = Surroundings(output, identity, ranks, console, stop, limits, several=len(targets) > 1)
+        for number, (these, split) in enumerate(passes, start=1):
+            _say_pass(console, these, number, len(passes))
+            _announce(console, Plan.of(identity), chunk, split)
+            with BlockSource(data, identity.storage, identity.d_model, workers) as source, _memory_for(these):
+                ended = _train(around, these, split, source, results.diverged)
+            results.complete.extend(_finish(around, ended, workers))
+    return results
 
 
-def _assemble(
-    output: Store,
-    settings: Settings,
-    target: Target,
-    split: Split,
-    source: BlockSource,
-    ranks: Ranks,
-    console: Console,
-    stop: Stop,
-    about: dict[str, Any],
-) -> Trainer:
-    """Put the trainer together, at its newest checkpoint or at the beginning."""
-    shuffle = {"shuffle_rows": settings.shuffle_rows, "batch_size": settings.batch_size, "seed": settings.seed}
-    reader = Reader(source, split.train, ranks=ranks, **shuffle)
-    epoch_batches = [reader.batches_of(epoch) for epoch in range(settings.epochs)]
-    steps = sum(epoch_batches)
-    checkpoints, log = Checkpoints(output, target.name), MetricsLog(output, target.name)
-    resumed = checkpoints.newest()
-    if resumed is None:
-        start = fresh_start(target.config, settings, split.train, source, ranks, steps)
-    else:
-        start = resumed_start(target.config, settings, split.train, resumed, ranks, steps)
-        if ranks.first:
-            _tidy(checkpoints, log, start)
-        if start.learner.steps < steps:
-            at = f"step {start.learner.steps:,} of {steps:,} (epoch {start.progress.epoch + 1})"
-            console.line(f"Resuming from {at}")
-    return Trainer(
-        ranks=ranks,
-        learner=start.learner,
-        normaliser=start.normaliser,
-        reader=reader,
-        source=source,
-        validation=split.validation,
-        epoch_batches=epoch_batches,
-        progress=start.progress,
-        checkpoints=checkpoints,
-        log=log,
-        console=console,
-        stop=stop,
-        about=about,
-    )
-
-
-def _tidy(checkpoints: Checkpoints, log: MetricsLog, start: Start) -> None:
-    """Finish what an interrupted attempt began: its metrics go, its pointer to the best is written, old ones go."""
-    log.forget_after(start.learner.steps)
-    if start.progress.best:
-        checkpoints.point_at(start.progress.best)
-    checkpoints.prune(start.progress.best)
+def _split(data: Store, identity: DataIdentity, target: Target) -> Split:
+    """Return the blocks of a pass that this SAE takes part in."""
+    refs, settings = _complete_index(data, identity, target.layer), target.settings
+    return split_blocks(refs, identity.sha256, settings.validation, settings.max_tokens)
 
 
 def _complete_index(data: Store, identity: DataIdentity, layer: int) -> list[BlockRef]:
@@ -180,6 +168,23 @@ def _complete_index(data: Store, identity: DataIdentity, layer: int) -> list[Blo
     return refs
 
 
+def _claim_names(output: Store, targets: Sequence[Target], identity: DataIdentity) -> None:
+    """Fix the settings of all names, or of none where one has others."""
+    documents = {target.name: config_document(target, identity) for target in targets}
+    for claim in (check_name, claim_name):
+        for name, document in documents.items():
+            claim(output, name, document)
+
+
+def _say_pass(console: Console, targets: Sequence[Target], number: int, passes: int) -> None:
+    """Say which SAEs a pass is for, where there are several."""
+    names = ", ".join(target.name for target in targets)
+    if passes > 1:
+        console.line(f"Pass {number} of {passes}: {names}")
+    elif len(targets) > 1:
+        console.line(f"Training {len(targets)} SAEs in one pass: {names}")
+
+
 def _announce(console: Console, plan: Plan, chunk: int, split: Split) -> None:
     chunks = sum(len(chunk_edges(plan.quota(shard), chunk)) for shard in range(plan.num_shards))
     console.line(f"Found {chunks} activation chunks")
@@ -188,36 +193,62 @@ def _announce(console: Console, plan: Plan, chunk: int, split: Split) -> None:
     console.line(f"Val size: {split.validation_rows:,}")
 
 
-def _about(settings: Settings, target: Target, identity: DataIdentity, ranks: Ranks) -> dict[str, Any]:
-    """Return what metadata.json says of any checkpoint of this training."""
-    return {
-        "identity": identity.sha256,
-        "layer": target.layer,
-        "model": identity.model,
-        "model_revision": identity.model_revision,
-        "name": target.name,
-        "numerics": {
-            "device": ranks.device.type,
-            "machine": platform.machine(),
-            "matmul": str(matmul_dtype(ranks.device)).removeprefix("torch."),
-            "ranks": ranks.world,
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        },
-        "training": config_document(settings, target, identity)["sae"],
-    }
+def _memory_for(targets: Sequence[Target]) -> AbstractContextManager[None]:
+    """Say what to do where memory runs out for these SAEs, which are all in it at once."""
+    tokens, features = targets[0].settings.batch_size, sum(target.config.d_sae for target in targets)
+    if len(targets) == 1:
+        mend = "Lower --batch-size, --shuffle-rows or --d-sae, or share them among ranks (torchrun)."
+        return memory_for(f"steps of {tokens:,} tokens on an SAE of {features:,} features", mend)
+    return memory_for(
+        f"steps of {tokens:,} tokens on {len(targets)} SAEs of {features:,} features together",
+        "Train fewer at a time (--sae-name), lower batch_size, shuffle_rows or d_sae, or share them among ranks "
+        "(torchrun).",
+    )
 
 
-def _finish(output: Store, settings: Settings, target: Target, trainer: Trainer, workers: int) -> TrainResult:
-    """Write the report, print the advice, return the result."""
-    best = trainer.progress.best or {}
-    lines = trainer.log.read() if trainer.ranks.first else []
-    advice = advise(target.config, settings, best, trainer.learner.l1_coeff)
-    speed = advise_speed(lines, workers)  # about this run on this machine: no part of the result
+def _train(
+    around: Surroundings, targets: Sequence[Target], split: Split, source: BlockSource, diverged: dict[str, str]
+) -> list[Ended]:
+    """Train SAEs in one pass; return those that are complete, and note why others diverged."""
+    together, complete = assemble(around, targets, split, source)
+    together.run()
+    ended = {one.target.name: one for one in complete}
+    for trainee in together.trainees:
+        target = next(target for target in targets if target.name == trainee.name)
+        if trainee.diverged:
+            diverged[trainee.name] = trainee.diverged
+        else:
+            ended[trainee.name] = Ended(target, trainee.progress.best or {}, trainee.learner.l1_coeff)
+    return [ended[target.name] for target in targets if target.name in ended]
+
+
+def _finish(around: Surroundings, ended: Sequence[Ended], workers: int) -> list[TrainResult]:
+    """Write the comparison and the reports, print the advice, return the results.
+
+    A report is what shows that a training has ended, so it is written last.
+    """
+    if around.ranks.first and ended:
+        write_comparison(around.output)
+    results = []
+    for one in ended:
+        result, speed = _report(around, one, workers)
+        results.append(result)
+        for sentence in result.advice:
+            around.console.line(f"{one.target.name}: {sentence}" if around.several else sentence)
+        for sentence in speed if one is ended[0] else ():  # of the pass, and nearly the same for all in it
+            around.console.line(sentence)
+    return results
+
+
+def _report(around: Surroundings, ended: Ended, workers: int) -> tuple[TrainResult, list[str]]:
+    """Write an SAE's report; return the result, and advice on the speed of this run, which is no part of it."""
+    target, best = ended.target, ended.best
+    lines = MetricsLog(around.output, target.name).read() if around.ranks.first else []
+    advice = advise(target.config, target.settings, best, ended.l1_coeff)
+    speed = advise_speed(lines, workers)
     report = keys.report(target.name)
-    if trainer.ranks.first:
-        document = report_html(trainer.about, lines, best, advice + speed)
-        output.put(report, document.encode())
-    for sentence in advice + speed:
-        trainer.console.line(sentence)
-    return TrainResult(target.name, keys.checkpoint_folder(target.name, best["step"]), best, report, advice)
+    if around.ranks.first:
+        document = report_html(about(target, around), lines, best, advice + speed)
+        around.output.put(report, document.encode())
+    folder = keys.checkpoint_folder(target.name, best["step"])
+    return TrainResult(target.name, folder, best, report, advice), speed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +12,20 @@ from kubesae.sae import SaeConfig
 from kubesae.sae.matryoshka import prefix_sizes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kubesae.experiment import DataIdentity
     from kubesae.experiment import Sae as Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The SAE to train: its name, layer, architecture and sizes."""
+    """The SAE to train: its name, layer, architecture and sizes, and how it is trained."""
 
     name: str
     layer: int
     config: SaeConfig
+    settings: Settings
 
 
 def resolve_target(settings: Settings, identity: DataIdentity) -> Target:
@@ -57,12 +61,26 @@ def resolve_target(settings: Settings, identity: DataIdentity) -> Target:
         k=settings.k if sparse else None,
         prefixes=prefix_sizes(settings.prefixes, d_sae) if settings.architecture == "matryoshka" else None,
     )
-    return Target(name, layer, config)
+    return Target(name, layer, config, settings)
 
 
-def config_document(settings: Settings, target: Target, identity: DataIdentity) -> dict[str, Any]:
+def resolve_targets(several: Sequence[Settings], identity: DataIdentity) -> list[Target]:
+    """Return the SAEs that a list of settings describes for this data.
+
+    Raises:
+        ConfigError: one of them cannot be trained, or two have the same name.
+
+    """
+    targets = [resolve_target(settings, identity) for settings in several]
+    for name, count in Counter(target.name for target in targets).items():
+        if count > 1:
+            raise ConfigError(f"{count} SAEs have the name {name!r}. Give each its own `name`: its files lie under it.")
+    return targets
+
+
+def config_document(target: Target, identity: DataIdentity) -> dict[str, Any]:
     """Return `config.json`: everything that decides the weights, up to numerics. Other settings need another name."""
-    values = settings.model_dump(mode="json")
+    values = target.settings.model_dump(mode="json")
     values |= {"name": target.name, "layer": target.layer, "d_sae": target.config.d_sae}
     del values["expansion"]
     return {"format": 1, "identity": identity.sha256, "sae": values}

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kubesae.train.checkpoint import Resumed
     from kubesae.train.distributed import Ranks
     from kubesae.train.reader import BlockSource
+    from kubesae.train.settings import Target
 
 # Rows of the first training blocks that the normaliser is fitted to, and of these, evenly, the decoder's first bias.
 SAMPLE_ROWS = 32_768
@@ -42,41 +43,51 @@ class Start:
     progress: Progress
 
 
-def fresh_start(
-    config: SaeConfig,
-    settings: Settings,
-    train: Sequence[BlockRef],
-    source: BlockSource,
-    ranks: Ranks,
-    total_steps: int,
-) -> Start:
-    """Fit the normaliser and draw weights on rank 0, and give them to the others."""
-    order = permutation(len(train), settings.seed, 0)
-    mean_D = torch.zeros(config.d_model, device=ranks.device)
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A fixed sample of the data: what new SAEs of a pass start from.
+
+    Attributes:
+        normaliser: fitted to it; every rank has it.
+        rows_SD: some of its rows, normalised; None on other ranks than the first.
+
+    """
+
+    normaliser: Normaliser
+    rows_SD: Tensor | None
+
+
+def take_sample(train: Sequence[BlockRef], order_seed: int, source: BlockSource, d_model: int, ranks: Ranks) -> Sample:
+    """Read a sample and fit the normaliser on rank 0, and give it to the others."""
+    mean_D = torch.zeros(d_model, device=ranks.device)
     scale = torch.zeros((), dtype=torch.float64, device=ranks.device)
-    weights = _zeros(config, ranks.device)
+    rows_SD = None
     if ranks.first:
-        sample_SD = read_sample(source, [train[i] for i in order])
+        sample_SD = read_sample(source, [train[i] for i in permutation(len(train), order_seed, 0)])
         normaliser = Normaliser.fit(sample_SD)
-        every = -(-len(sample_SD) // MEDIAN_ROWS)
-        drawn = initial_weights(config, normaliser.apply(sample_SD[::every]), settings.seed)
-        for mine, value in zip((mean_D, scale, *weights), (normaliser.mean_D, normaliser.scale, *drawn), strict=True):
-            mine.copy_(torch.as_tensor(value))
-    ranks.broadcast((mean_D, scale, *weights))
-    learner = make_learner(config, settings, weights, train, ranks, total_steps)
-    return Start(learner, Normaliser(mean_D, float(scale)), Progress())
+        rows_SD = normaliser.apply(sample_SD[:: -(-len(sample_SD) // MEDIAN_ROWS)])
+        mean_D.copy_(normaliser.mean_D)
+        scale.fill_(normaliser.scale)
+    ranks.broadcast((mean_D, scale))
+    return Sample(Normaliser(mean_D, float(scale)), rows_SD)
 
 
-def resumed_start(
-    config: SaeConfig,
-    settings: Settings,
-    train: Sequence[BlockRef],
-    resumed: Resumed,
-    ranks: Ranks,
-    total_steps: int,
-) -> Start:
+def fresh_start(target: Target, sample: Sample, train: Sequence[BlockRef], ranks: Ranks, total_steps: int) -> Start:
+    """Draw weights on rank 0, and give them to the others."""
+    weights = _zeros(target.config, ranks.device)
+    if sample.rows_SD is not None:
+        drawn = initial_weights(target.config, sample.rows_SD, target.settings.seed)
+        for mine, value in zip(weights, drawn, strict=True):
+            mine.copy_(value)
+    ranks.broadcast(weights)
+    learner = make_learner(target.config, target.settings, weights, train, ranks, total_steps)
+    return Start(learner, sample.normaliser, Progress())
+
+
+def resumed_start(target: Target, resumed: Resumed, train: Sequence[BlockRef], ranks: Ranks, total_steps: int) -> Start:
     """Go on from a checkpoint."""
-    learner = make_learner(config, settings, _zeros(config, ranks.device), train, ranks, total_steps)
+    weights = _zeros(target.config, ranks.device)
+    learner = make_learner(target.config, target.settings, weights, train, ranks, total_steps)
     learner.restore(resumed.tensors, resumed.numbers)
     return Start(learner, resumed.normaliser.to(ranks.device), resumed.progress)
 

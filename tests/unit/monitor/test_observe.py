@@ -126,6 +126,8 @@ def test_saes_show_their_checkpoints(tmp_path: Path) -> None:
     store.put(keys.evaluation("one"), b"{}")
     store.put(keys.interpretation("one", keys.INTERPRETED), b"{}")
     store.put(keys.sae_config("two"), b"{}")
+    store.put(keys.SWEEP, b"{}")
+    store.put(keys.SWEEP_PAGE, b"<html>")
     assert snapshot_line(store, "SAE one") == (
         "SAE one: best at step 20 (epoch 2, FVU 0.2500, L0 31.2), last checkpoint at step 30, evaluated, interpreted"
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from interruptions import CrashError, at_call, crash, terminate
 from kubesae.errors import Interrupted
 from kubesae.sae import load_sae
 from kubesae.train import Limits
@@ -16,39 +16,9 @@ from kubesae.train.checkpoint import Checkpoints
 from kubesae.train.learner import Learner
 from small_training import BATCHTOPK, MATRYOSHKA, RELU, TOPK, Training
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 NAMES = {name: f"layer-004-{name}-24" for name in ("topk", "batchtopk", "matryoshka", "relu")}
 # weights, optimiser and counters, the exported SAE, the pointer
 EXACT = (".safetensors", "best.json", "metadata.json")
-
-
-class CrashError(Exception):
-    """What a SIGKILL leaves behind: nothing is cleaned up."""
-
-
-def at_call(monkeypatch: pytest.MonkeyPatch, kind: type, method: str, number: int, action: Callable[[], None]) -> None:
-    """Run `action` after the call `number` (from 1) of a method."""
-    original, calls = getattr(kind, method), 0
-
-    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        result = original(self, *args, **kwargs)
-        if calls == number:
-            action()
-        return result
-
-    monkeypatch.setattr(kind, method, wrapped)
-
-
-def terminate() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def crash() -> None:
-    raise CrashError
 
 
 def comparable(training: Training) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from kubesae.sae import load_sae
+from small_sweep import EIGHT, kept
 from small_training import TOPK, Training
 
 if TYPE_CHECKING:
@@ -71,3 +72,41 @@ def test_a_rank_whose_others_do_not_come_says_so(monkeypatch: pytest.MonkeyPatch
         distributed.join_ranks("cpu"),
     ):
         pytest.fail("nobody else is there")
+
+
+ALL_AND_EACH = """
+import contextlib
+import sys
+from kubesae.experiment import Sae
+from kubesae.store import open_store
+from kubesae.train import Console, distributed, run
+from small_sweep import EIGHT
+
+data, output = open_store(sys.argv[1]), open_store(sys.argv[2])
+several = [Sae(**settings) for settings in EIGHT]
+with distributed.join_ranks() as ranks:
+    run.join_ranks = lambda _: contextlib.nullcontext(ranks)  # torchrun's processes meet once
+    for place, saes in (("all", several), *(("each", [sae]) for sae in several)):
+        run.run_trainings(data, output.child(place), saes, chunk=200, console=Console(print))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_eight_on_two_ranks_in_one_pass_are_what_each_is_alone_on_two(training: Training, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(ALL_AND_EACH)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(program)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [*command, training.data.url, training.output.url], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    both = [
+        {key: place.read(key) for key in place.list()}
+        for place in (training.output.child("all"), training.output.child("each"))
+    ]
+    for settings in EIGHT:
+        mine, theirs = (kept(files, settings["name"]) for files in both)
+        assert any(str(key).endswith("sae.safetensors") for key in theirs)
+        assert mine == theirs

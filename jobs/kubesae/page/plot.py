@@ -1,4 +1,4 @@
-"""Line charts as SVG text: no library, no script, colours from the page's CSS so that light and dark both work."""
+"""Charts as SVG text: no library, no script, colours from the page's CSS so that light and dark both work."""
 
 from __future__ import annotations
 
@@ -13,16 +13,30 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 560, 250
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 14, 34
 _TICKS = 5
+# About as wide is a letter of a point's name.
+_LETTER = 6.5
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A curve: (x, y) points in order of x. `kind` is its CSS class; `dots` marks each point."""
+    """A curve, or points.
+
+    Attributes:
+        label: in the legend.
+        kind: CSS class: train, val or other.
+        points: (x, y); of a curve in order of x.
+        dots: whether each point is marked.
+        joined: whether a line joins the points.
+        names: of the points: a dot tells its own when pointed at, and it stands beside it where there is room.
+
+    """
 
     label: str
     kind: str
     points: Sequence[tuple[float, float]]
     dots: bool = False
+    joined: bool = True
+    names: Sequence[str] = ()
 
 
 def line_chart(title: str, series: Sequence[Series], *, x_label: str, log: bool = False) -> str:
@@ -39,6 +53,7 @@ def line_chart(title: str, series: Sequence[Series], *, x_label: str, log: bool 
     parts += [_x_tick(x, last) for x in _nice_ticks(0, last)]
     parts.append(f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(x_label)}</text>')
     parts += [_curve(s, axis, last) for s in drawn]
+    parts.append(_labels(drawn, axis, last))
     parts.append("</svg>")
     legend = "".join(f'<span class="key {s.kind}">{escape(s.label)}</span>' for s in drawn if s.label)
     return f"<figure><figcaption>{escape(title)}<span>{legend}</span></figcaption>{''.join(parts)}</figure>"
@@ -73,16 +88,59 @@ def _x(value: float, last: float) -> float:
     return LEFT + value / (last or 1) * (WIDTH - LEFT - RIGHT)
 
 
+def _places(series: Series, axis: _Axis, last: float) -> list[tuple[float, float, float, str]]:
+    """Return where each finite point is drawn, with its value and its name."""
+    names = series.names or [""] * len(series.points)
+    return [
+        (_x(x, last), axis.y(y), y, name) for (x, y), name in zip(series.points, names, strict=True) if math.isfinite(y)
+    ]
+
+
 def _curve(series: Series, axis: _Axis, last: float) -> str:
-    places = [(_x(x, last), axis.y(y), y) for x, y in series.points if math.isfinite(y)]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in places)
-    dots = ""
+    places = _places(series, axis, last)
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y, *_ in places)
+    parts = [f'<polyline class="{series.kind}" points="{line}"/>'] if series.joined else []
     if series.dots:
-        dots = "".join(
-            f'<circle class="{series.kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{_number(v)}</title></circle>'
-            for x, y, v in places
-        )
-    return f'<polyline class="{series.kind}" points="{line}"/>{dots}'
+        parts += [
+            f'<circle class="{series.kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>'
+            f"{escape(f'{name}: {_number(value)}' if name else _number(value))}</title></circle>"
+            for x, y, value, name in places
+        ]
+    return "".join(parts)
+
+
+def _labels(drawn: Sequence[Series], axis: _Axis, last: float) -> str:
+    """Return the names of points, where there is room for them; those of the last series have the first choice."""
+    places = [place for series in reversed(drawn) for place in _places(series, axis, last)]
+    taken = [_Box(x - 4, y - 4, x + 4, y + 4) for x, y, *_ in places]
+    labels = []
+    for x, y, _, name in places:
+        width = _LETTER * len(name)
+        for left, base, anchor in ((x + 7, y - 5, "start"), (x - 7 - width, y - 5, "end"), (x + 7, y + 13, "start")):
+            box = _Box(left, base - 9, left + width, base + 2)
+            if name and box.left >= LEFT and box.right <= WIDTH and box.top >= 0 and not any(map(box.meets, taken)):
+                at = left if anchor == "start" else left + width
+                labels.append(
+                    f'<text class="point" x="{at:.1f}" y="{base:.1f}" text-anchor="{anchor}">{escape(name)}</text>'
+                )
+                taken.append(box)
+                break
+    return "".join(labels)
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """A place on the drawing that is taken."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def meets(self, other: _Box) -> bool:
+        """Whether the two overlap."""
+        across = self.left < other.right and other.left < self.right
+        return across and self.top < other.bottom and other.top < self.bottom
 
 
 def _grid_line(axis: _Axis, tick: float) -> str:

@@ -116,6 +116,7 @@ def test_nothing_is_called(value: object, tmp_path: Path, monkeypatch: pytest.Mo
         b"\x80\x02\x82\x01.",  # EXT1
         b"\x80\x02ccollections\nOrderedDict\nctorch\nFloatStorage\n\x85R.",  # OrderedDict(FloatStorage)
         b"\x80\x02ctorch\nFloatStorage\n)R.",  # FloatStorage()
+        b"\x80\x02ctorch\n\\oStorage\n.",  # a name that is no name
         b"\x80\x02}}b.",  # attributes of a dict
     ],
 )

@@ -138,7 +138,7 @@ def read(files: Mapping[str, bytes], where: str) -> Foreign:
     trainer = config.get("trainer")
     trainer = trainer if isinstance(trainer, dict) else {}
     name = trainer.get("dict_class")
-    if name not in CLASSES:
+    if not isinstance(name, str) or name not in CLASSES:
         raise ConfigError(
             f"{said} says dict_class: {name!r}, which kubesae does not have ({', '.join(CLASSES)}). Choose another SAE."
         )

@@ -88,7 +88,7 @@ def import_sae(output: Store, identity: DataIdentity, name: str, source: Store, 
     _claim(output, sae_name, {"format": 1, "identity": identity.sha256, "imported": origin, "layer": layer})
     metadata = {
         "identity": identity.sha256,
-        "imported": origin,
+        "imported": origin | {"notes": list(foreign.notes)},
         "layer": layer,
         "model": identity.model,
         "model_revision": identity.model_revision,
@@ -104,7 +104,7 @@ def import_sae(output: Store, identity: DataIdentity, name: str, source: Store, 
 def _origin(made: Format, files: Mapping[str, bytes], foreign: Foreign) -> dict[str, Any]:
     """Return what an SAE was made of: no path, so that the same files are the same SAE wherever they lie."""
     digests = {file: sha256_hex(data) for file, data in files.items()}
-    return {"files": digests, "kind": foreign.kind, "library": made.name, "notes": list(foreign.notes)}
+    return {"files": digests, "kind": foreign.kind, "library": made.name}
 
 
 def _claim(output: Store, name: str, document: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import math
 import pickletools
+import warnings
 import zipfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,8 @@ def read_torch_zip(data: bytes, where: str) -> dict[str, Tensor]:
 
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        # the warnings are about backslashes in names, two members of one name, and other things that are refused anyway
+        with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(io.BytesIO(data)) as archive:
             return _read(archive, len(data))
     except _RefusedError as refused:
         reason = str(refused)

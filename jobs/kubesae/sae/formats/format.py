@@ -146,7 +146,9 @@ def threshold_config(hint: object, d_model: int, d_sae: int, where: str, otherwi
     sizes = {"d_model": d_model, "d_sae": d_sae}
     if isinstance(hint, dict) and hint.get("architecture") in architectures():
         config = validate(SaeConfig, {**hint, **sizes}, where)
-        if config.has_threshold:
+        # features may have been left out since
+        whole = config.prefixes is None or config.prefixes[-1:] == (d_sae,)
+        if config.has_threshold and whole:
             return config
     return make_config(otherwise, where, **sizes)
 

@@ -60,7 +60,7 @@ def test_an_sae_that_went_out_and_came_back_is_as_good(architecture, run, data, 
             assert after[metric] == pytest.approx(before[metric], rel=1e-5)
         assert "already; nothing was touched" in run(*came, code=2)
     assert "Feature" in run("interpret", "--data", data, "--sae-name", "sae-lens", "--statistics")
-    assert "sae-lens" in run("monitor", "--data", data)
+    assert "SAE sae-lens: imported, evaluated, interpreted" in run("monitor", "--data", data)
 
 
 def test_an_sae_is_exported_without_its_experiment(run, data, tmp_path):

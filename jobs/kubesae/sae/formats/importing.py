@@ -17,7 +17,7 @@ from kubesae.errors import ConfigError, MissingError
 from kubesae.experiment import Sae as Settings
 from kubesae.experiment import canonical_json, sha256_hex, validate
 from kubesae.ledger import keys
-from kubesae.sae.files import POINTER, write_sae
+from kubesae.sae.files import write_sae
 from kubesae.sae.formats.registry import FORMATS
 from kubesae.sae.normalise import Normaliser
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from kubesae.experiment import DataIdentity
     from kubesae.sae.formats.format import Foreign, Format
     from kubesae.store import Store
-
-FOLDER = "imported"
 
 
 def read_files(made: Format, source: Store) -> dict[str, bytes]:
@@ -95,9 +93,10 @@ def import_sae(output: Store, identity: DataIdentity, name: str, source: Store, 
         "name": sae_name,
     }
     nothing = Normaliser(torch.zeros(identity.d_model), 1.0)
-    folder = keys.sae_folder(sae_name)
-    write_sae(output, f"{folder}{FOLDER}/", foreign.config, foreign.weights, foreign.threshold_F, nothing, metadata)
-    output.put(folder + POINTER, canonical_json({"checkpoint": FOLDER, "format": 1, "imported": True}))
+    folder = keys.imported_folder(sae_name)
+    write_sae(output, folder, foreign.config, foreign.weights, foreign.threshold_F, nothing, metadata)
+    pointer = {"checkpoint": folder.removeprefix(keys.sae_folder(sae_name)).rstrip("/"), "format": 1, "imported": True}
+    output.put(keys.best(sae_name), canonical_json(pointer))
     return foreign
 
 
@@ -109,9 +108,9 @@ def _origin(made: Format, files: Mapping[str, bytes], foreign: Foreign) -> dict[
 
 def _claim(output: Store, name: str, document: dict[str, Any]) -> None:
     """Take a name. Raises ConfigError: it is taken by another SAE, or this one is there already."""
-    data, folder = canonical_json(document), keys.sae_folder(name)
+    data = canonical_json(document)
     taken = not output.create(keys.sae_config(name), data)
-    if taken and (output.read(keys.sae_config(name)) != data or output.exists(folder + POINTER)):
+    if taken and (output.read(keys.sae_config(name)) != data or output.exists(keys.best(name))):
         raise ConfigError(
             f"There is an SAE {name} at {output.url} already; nothing was touched. Give another --sae-name."
         )

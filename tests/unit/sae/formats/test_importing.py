@@ -71,6 +71,7 @@ def test_it_is_evaluated_interpreted_and_monitored(architecture, small, theirs):
     assert interpreted.stored.info.features == 24
     assert read_best(store, "theirs") is None
     (state,) = sae_states(store)
+    assert state.imported
     assert (state.name, state.checkpoint, state.best, state.evaluated, state.interpreted) == (
         "theirs", None, None, True, True,
     )  # fmt: skip

@@ -5,6 +5,7 @@ A message of the page without a producer here, or a producer without its message
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -24,7 +25,9 @@ from documented import blocks, cells, has, has_lines
 from faulty_proxy import FaultyProxy
 from kubesae.cli.main import _run
 from kubesae.ledger import keys
+from kubesae.sae.formats import export_sae
 from kubesae.store import open_store
+from random_sae import random_sae
 from tiny_models import save_model, text
 
 NOBODY = "http://127.0.0.1:9"
@@ -352,6 +355,47 @@ def wrong_secret(machine, request):
     return machine.run("prepare", machine.file(data=f"{bucket}/prefix"))
 
 
+def exported(machine, name, architecture="topk", d_model=64):
+    """Write an SAE in the format of another library; return its folder."""
+    folder = machine.folder / name
+    export_sae(random_sae(architecture, d_model), name, open_store(str(folder)))
+    return folder
+
+
+def imported(machine, name, folder):
+    data = machine.folder / "data"
+    if not data.exists():
+        machine.fixture()
+    flags = ["--from", folder, "--sae-name", "theirs", "--layer", "0"]
+    return machine.run("import", "--data", data, "--format", name, *flags)
+
+
+def imported_twice(machine):
+    folder = exported(machine, "sparsify")
+    assert "imported" in imported(machine, "sparsify", folder)
+    return imported(machine, "sparsify", folder)
+
+
+def imported_with(machine, name, **changes):
+    """Import an SAE whose config says something else."""
+    folder = exported(machine, name)
+    config = folder / "cfg.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | changes))
+    return imported(machine, name, folder)
+
+
+def imported_pickle(machine):
+    folder = exported(machine, "dictionary-learning")
+    torch.save({"weight": [torch.zeros(2)]}, folder / "ae.pt")
+    return imported(machine, "dictionary-learning", folder)
+
+
+def exported_by_command(machine, *flags, architecture="topk"):
+    """Export an SAE that has been imported, by the command."""
+    imported(machine, "sae-lens", exported(machine, "sae-lens", architecture))
+    return machine.run("export", "--from", machine.folder / "data" / "sae" / "theirs", "--format", "sparsify", *flags)
+
+
 OTHERS = {
     "Cannot read the experiment file <path>: <reason>": lambda m: m.run("verify", "nowhere.yaml"),
     "<field>: there is no such field. Did you mean <field>?": lambda m: m.run("config", m.file(toknes=3)),
@@ -380,6 +424,27 @@ OTHERS = {
         same_name_other_settings
     ),
     "There are several SAEs at <prefix>. Choose one with --sae-name: <names>.": two_saes,
+    "There is an SAE <name> at <prefix> already; nothing was touched.": imported_twice,
+    "There is no SAE of the format <name> at <path>: it has no <file>.": lambda m: imported(
+        m, "sae-lens", exported(m, "sparsify")
+    ),
+    "The SAE at <path> is <n> wide, the data <n>.": lambda m: imported(
+        m, "sparsify", exported(m, "sparsify", d_model=32)
+    ),
+    "<path>: there should be a tensor <name> with shape <shape>, but": lambda m: imported_with(
+        m, "sparsify", num_latents=17
+    ),
+    "<path> says normalize_activations: <value>.": lambda m: imported_with(
+        m, "sae-lens", normalize_activations="expected_average_only_in"
+    ),
+    "which kubesae does not have": lambda m: imported_with(m, "sparsify", transcode=True),
+    "<path> was not read: <reason>. Nothing in it was run.": imported_pickle,
+    "The format <name> cannot hold this SAE: <reason>.": lambda m: exported_by_command(
+        m, "--to", "out", architecture="relu"
+    ),
+    "is there and holds something else; nothing was written.": lambda m: exported_by_command(
+        m, "--to", exported(m, "sparsify", d_model=32)
+    ),
     "Training diverged: at step <n> the loss is <x> and the gradient's norm <x>.": lambda m: m.train(
         m.fixture(), "--lr", "1e9"
     ),

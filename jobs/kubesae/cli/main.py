@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import keyword
 import logging
 import os
 import signal
@@ -44,6 +45,8 @@ COMMANDS = {
     "evaluate": "Measure an SAE: FVU, L0, dead features, CE loss recovered.",
     "compare": "Set all trained SAEs side by side: table, and plot of FVU by L0.",
     "interpret": "Feature statistics and top activating contexts.",
+    "export": "Write an SAE in the format of another library.",
+    "import": "Take in an SAE that another library trained.",
     "release": "Let a phase of an experiment in a cluster begin.",
     "retry": "Make the failed jobs of a phase of an experiment anew.",
     "demo": "Run the whole pipeline on a small real model and real text.",
@@ -54,8 +57,8 @@ COMMANDS = {
 
 
 def module_of(name: str) -> str:
-    """Return the module of a command."""
-    return "kubesae.cli." + name.replace("-", "_")
+    """Return the module of a command; one that is a word of Python has an underscore at its end."""
+    return "kubesae.cli." + name.replace("-", "_") + "_" * keyword.iskeyword(name)
 
 
 class LazyGroup(click.Group):

@@ -58,6 +58,12 @@ def metrics_option(command: F) -> F:
     )(command)
 
 
+def format_option(command: F) -> F:
+    """Give a command the flag --format: that of another library's SAEs."""
+    names = click.Choice(["sae-lens", "sparsify", "dictionary-learning"])
+    return click.option("--format", "format_name", type=names, required=True, help="the other library")(command)
+
+
 def section_fields(section: str) -> list[str]:
     """Return the dotted fields of a section of the experiment ("sae" for those of one SAE)."""
     kind: type[Section] = Sae if section == "sae" else type(Experiment.model_fields[section].default)

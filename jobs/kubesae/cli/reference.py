@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kubesae.cli.main import module_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -26,7 +28,7 @@ def _lines(names: Iterable[str]) -> Iterator[str]:
     yield "its fields. Instead of a file, `--data` may name a prefix that holds one. Flags overrule the file; `_` in"
     yield "them is read as `-`. `kubesae --log-format json COMMAND ...` prints lines for collectors of logs."
     for name in names:
-        command: click.Command = importlib.import_module("kubesae.cli." + name.replace("-", "_")).command
+        command: click.Command = importlib.import_module(module_of(name)).command
         context = click.Context(command, info_name=f"kubesae {name}")
         yield ""
         yield f"## `{name}`"

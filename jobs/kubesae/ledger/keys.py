@@ -145,6 +145,11 @@ def start(who: str, where: str, number: int) -> str:
     return f"{starts(who)}{where}-{number}"
 
 
+def imported_folder(name: str) -> str:
+    """Folder of an SAE that another library trained."""
+    return f"sae/{name}/imported/"
+
+
 def best(name: str) -> str:
     """Pointer to an SAE's best checkpoint, written only after that is whole."""
     return f"sae/{name}/best.json"

@@ -39,7 +39,7 @@ def checkpoint_steps(found: Iterable[str]) -> list[int]:
 
 
 def read_best(output: Store, name: str) -> TrainPoint | None:
-    """Return what `best.json` says of the best checkpoint; None when there is none yet.
+    """Return what `best.json` says of the best checkpoint; None when there is none yet, or no training made it.
 
     Raises:
         DamagedError: it says nothing of the kind.
@@ -50,7 +50,7 @@ def read_best(output: Store, name: str) -> TrainPoint | None:
         best = parse_json_object(output.read(keys.best(name)), where)
     except MissingError:
         return None
-    return _point(best, where)
+    return None if best.get("imported") is True else _point(best, where)
 
 
 def last_point(output: Store, name: str) -> TrainPoint | None:

@@ -90,10 +90,11 @@ def _report(report: ReportState) -> str:
 
 
 def _sae(sae: SaeState) -> str:
-    facts = []
+    facts = ["imported"] * sae.imported
     if sae.best is not None:
         quality = "" if sae.fvu is None or sae.l0 is None else f", FVU {sae.fvu:.4f}, L0 {sae.l0:.1f}"
         facts.append(f"best at step {sae.best:,} (epoch {sae.epoch}{quality})")
-    facts.append("no checkpoint yet" if sae.checkpoint is None else f"last checkpoint at step {sae.checkpoint:,}")
+    if not sae.imported:
+        facts.append("no checkpoint yet" if sae.checkpoint is None else f"last checkpoint at step {sae.checkpoint:,}")
     facts += ["evaluated"] * sae.evaluated + ["interpreted"] * sae.interpreted
     return f"SAE {sae.name}: {', '.join(facts)}"

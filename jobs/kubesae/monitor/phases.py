@@ -42,6 +42,7 @@ class SaeState(Section):
     """An SAE that has begun."""
 
     name: str = Field(description="name")
+    imported: bool = Field(description="whether another library trained it: it has no steps then, and no metrics")
     checkpoint: int | None = Field(description="step of the last checkpoint")
     best: int | None = Field(description="step of the best checkpoint")
     epoch: int | None = Field(description="epoch that ended there")
@@ -83,6 +84,7 @@ def sae_states(output: Store) -> Iterator[SaeState]:
         best = read_best(output, name) if keys.best(name) in objects else None
         yield SaeState(
             name=name,
+            imported=any(key.startswith(keys.imported_folder(name)) for key in objects),
             checkpoint=steps[-1] if steps else None,
             best=best.step if best else None,
             epoch=best.epoch if best else None,

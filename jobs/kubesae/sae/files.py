@@ -56,10 +56,26 @@ def save_sae(
 
     `threshold`, in normalised units too, is that of an architecture which has one.
     """
-    folded = fold(weights, normaliser)
-    tensors = dict(zip(Weights.names(), folded, strict=True)) | {"input_mean": normaliser.mean_D}
-    if threshold is not None:
-        tensors["threshold"] = fold_threshold(threshold, weights, normaliser)
+    threshold_F = None if threshold is None else fold_threshold(threshold, weights, normaliser)
+    write_sae(store, folder, config, fold(weights, normaliser), threshold_F, normaliser, metadata)
+
+
+def write_sae(
+    store: Store,
+    folder: str,
+    config: SaeConfig,
+    weights: Weights,
+    threshold_F: Tensor | None,
+    normaliser: Normaliser,
+    metadata: dict[str, Any],
+) -> None:
+    """Write weights and thresholds that are in raw units to `folder` (a key that ends with a slash).
+
+    `normaliser` is what they were folded with; of an SAE that was not trained here, one that does nothing.
+    """
+    tensors = dict(zip(Weights.names(), weights, strict=True)) | {"input_mean": normaliser.mean_D}
+    if threshold_F is not None:
+        tensors["threshold"] = threshold_F
     data = safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
     document = {
         "config": config.model_dump(mode="json"),

@@ -30,6 +30,7 @@ SHA12 = "3fa2b1c4d5e6"
         (keys.run("release", SHA12), f"runs/release-{SHA12}.json"),
         (keys.sae_config("layer-045-topk-4608"), "sae/layer-045-topk-4608/config.json"),
         (keys.checkpoint_folder("x", 12_000), "sae/x/checkpoints/step-00012000/"),
+        (keys.imported_folder("x"), "sae/x/imported/"),
         (keys.best("x"), "sae/x/best.json"),
         (keys.metrics("x", 12_000), "sae/x/metrics/00012000.jsonl"),
         (keys.report("x"), "sae/x/report.html"),

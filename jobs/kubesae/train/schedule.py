@@ -1,4 +1,4 @@
-"""Schedules: learning rate, sparsity, and the controller that finds the l1 coefficient for a wanted L0.
+"""Schedules: learning rate, sparsity, k, and the controller that finds the sparsity coefficient for a wanted L0.
 
 All are pure functions of the step, so that a resumed run goes on exactly.
 """
@@ -13,14 +13,19 @@ _RESPONSE = 0.03
 _LARGEST_ERROR = 1.0
 
 
-def learning_rate(step: int, total: int, peak: float, warmup: float, decay: float) -> float:
-    """Return the learning rate of `step` (from 0) of `total`: a linear rise, the peak, a linear fall to 0.
+def learning_rate(
+    step: int, total: int, peak: float, warmup: float, decay: float, *, cosine: bool = False
+) -> float:
+    """Return the learning rate of `step` (from 0) of `total`: a linear rise, the peak, a fall to 0.
 
-    `warmup` and `decay` are shares of the run. The fall over the last fifth is Anthropic's (April 2024): it lowers the
+    `warmup` and `decay` are shares of the run; a decay of 0 leaves the rate at its peak. The fall is linear, or half a
+    cosine. The fall over the last fifth is Anthropic's (April 2024): it lowers the
     loss more than the same steps at the peak would.
     """
     rise = (step + 1) / (warmup * total) if warmup > 0 else 1.0
     fall = (total - step) / (decay * total) if decay > 0 else 1.0
+    if cosine:
+        fall = (1 - math.cos(math.pi * min(1.0, fall))) / 2
     return peak * min(1.0, rise, fall)
 
 
@@ -32,12 +37,22 @@ def sparsity(step: int, total: int, warmup: float) -> float:
     return min(1.0, step / (warmup * total)) if warmup > 0 else 1.0
 
 
-def steer(l1_coeff: float, l0: float, target: float, total: int) -> float:
-    """Return the l1 coefficient for the next step, given the L0 of this one.
+def annealed(step: int, total: int, start: int, end: int, share: float) -> int:
+    """Return k at `step`: a linear fall from `start` to `end` over a share of the run, rounded up, then `end`.
+
+    With many active features at first, all of them learn something before they have to compete (Llama Scope,
+    arXiv 2410.20526: from d_model over the first 10%).
+    """
+    left = 1 - step / (share * total) if share > 0 else 0.0
+    return end + math.ceil((start - end) * max(0.0, left))
+
+
+def steer(coefficient: float, l0: float, target: float, total: int) -> float:
+    """Return the sparsity coefficient for the next step, given the L0 of this one.
 
     An integral controller on logarithms: the coefficient rises while L0 is above the target and falls while it is
     below, at a rate set by the length of the run. L0 falls monotonically as the coefficient rises, so it settles.
     """
     error = math.log(max(l0, 1e-3) / target)
     error = max(-_LARGEST_ERROR, min(_LARGEST_ERROR, error))
-    return l1_coeff * math.exp(error / (_RESPONSE * total))
+    return coefficient * math.exp(error / (_RESPONSE * total))

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from kubesae.errors import DamagedError
-from kubesae.sae import Normaliser, Weights, initial_weights
+from kubesae.sae import Normaliser, initial_weights
+from kubesae.sae.jumprelu import first_threshold
+from kubesae.sae.weights import FREE_DECODER_NORM, no_weights
 from kubesae.shards.order import permutation
 from kubesae.train.checkpoint import Progress
 from kubesae.train.learner import Learner
+from kubesae.train.settings import unit_decoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kubesae.experiment import Sae as Settings
-    from kubesae.sae import SaeConfig
+    from kubesae.sae import SaeConfig, Weights
     from kubesae.shards import BlockRef
     from kubesae.train.checkpoint import Resumed
     from kubesae.train.distributed import Ranks
@@ -54,17 +57,29 @@ def fresh_start(
     order = permutation(len(train), settings.seed, 0)
     mean_D = torch.zeros(config.d_model, device=ranks.device)
     scale = torch.zeros((), dtype=torch.float64, device=ranks.device)
-    weights = _zeros(config, ranks.device)
+    weights = no_weights(config, ranks.device)
     if ranks.first:
         sample_SD = read_sample(source, [train[i] for i in order])
         normaliser = Normaliser.fit(sample_SD)
         every = -(-len(sample_SD) // MEDIAN_ROWS)
-        drawn = initial_weights(config, normaliser.apply(sample_SD[::every]), settings.seed)
+        drawn = draw_weights(config, settings, normaliser.apply(sample_SD[::every]))
         for mine, value in zip((mean_D, scale, *weights), (normaliser.mean_D, normaliser.scale, *drawn), strict=True):
             mine.copy_(torch.as_tensor(value))
     ranks.broadcast((mean_D, scale, *weights))
     learner = make_learner(config, settings, weights, train, ranks, total_steps)
     return Start(learner, Normaliser(mean_D, float(scale)), Progress())
+
+
+def draw_weights(config: SaeConfig, settings: Settings, sample_SD: Tensor) -> Weights:
+    """Return the weights that `settings` start with; `sample_SD` is normalised."""
+    return initial_weights(
+        config,
+        sample_SD,
+        settings.seed,
+        decoder_norm=1.0 if unit_decoder(settings) else FREE_DECODER_NORM,
+        threshold=first_threshold(settings.jumprelu_recipe, config.d_model),
+        centre=settings.b_dec_start,
+    )
 
 
 def resumed_start(
@@ -76,7 +91,7 @@ def resumed_start(
     total_steps: int,
 ) -> Start:
     """Go on from a checkpoint."""
-    learner = make_learner(config, settings, _zeros(config, ranks.device), train, ranks, total_steps)
+    learner = make_learner(config, settings, no_weights(config, ranks.device), train, ranks, total_steps)
     learner.restore(resumed.tensors, resumed.numbers)
     return Start(learner, resumed.normaliser.to(ranks.device), resumed.progress)
 
@@ -121,8 +136,3 @@ def read_sample(source: BlockSource, refs: Sequence[BlockRef]) -> Tensor:
             "the flag counts of `kubesae verify`."
         )
     return sample_SD
-
-
-def _zeros(config: SaeConfig, device: torch.device) -> Weights:
-    matrix = (config.d_sae, config.d_model)
-    return Weights(*(torch.zeros(shape, device=device) for shape in (matrix, matrix[:1], matrix, matrix[1:])))

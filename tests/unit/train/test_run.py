@@ -17,13 +17,13 @@ from kubesae.shards import read_block, read_index
 from kubesae.shards.split import split_blocks
 from kubesae.store import open_store
 from small_experiment import write_small
-from small_training import BATCHTOPK, MATRYOSHKA, RELU, SMALL, TOPK, Training
+from small_training import BATCHTOPK, GATED, JUMPRELU, MATRYOSHKA, RELU, SMALL, TOPK, Training
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 of_every_architecture = pytest.mark.parametrize(
-    "settings", [TOPK, BATCHTOPK, MATRYOSHKA, RELU], ids=lambda settings: settings["architecture"]
+    "settings", [TOPK, BATCHTOPK, MATRYOSHKA, RELU, JUMPRELU, GATED], ids=lambda settings: settings["architecture"]
 )
 
 
@@ -152,7 +152,15 @@ def test_target_l0_is_found(training: Training) -> None:
         ({"architecture": "topk", "k": 25}, "k is 25, more than the 24 features"),
         ({"architecture": "topk", "k": 3, "target_l0": 50}, "The L0 of topk is its k"),
         ({"target_l0": 50}, "target_l0 is 50.0, not less than the 24 features"),
-        ({"target_l0": 5, "l1_coeff": 0}, "start with one above 0"),
+        ({"target_l0": 5, "l1_coeff": 0}, "l1_coeff from where it is: start with one above 0"),
+        ({"architecture": "jumprelu", "target_l0": 5, "l0_coeff": 0}, "l0_coeff from where it is"),
+        ({"architecture": "jumprelu", "k_start": 5}, "jumprelu has no k"),
+        ({"architecture": "topk", "k": 3, "k_start": 25}, "k_start is 25, more than the 24 features"),
+        ({"architecture": "topk", "k": 3, "k_start": 2}, "k_start is 2, less than k"),
+        ({"architecture": "topk", "k": 3, "resample": [0.5]}, "AuxK revives features of topk"),
+        ({"architecture": "gated", "decoder": "free"}, "The decoder of gated has rows of norm 1"),
+        ({"architecture": "jumprelu", "decoder": "unit"}, "The recipe anthropic weighs its penalty"),
+        ({"architecture": "jumprelu", "jumprelu_recipe": "gdm", "decoder": "free"}, "of jumprelu has rows of norm 1"),
         ({"validation": 0.95}, "too few to train on"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kubesae.train.schedule import learning_rate, sparsity, steer
+from kubesae.train.schedule import annealed, learning_rate, sparsity, steer
 
 
 def test_learning_rate_rises_stays_and_falls_to_zero() -> None:
@@ -23,6 +23,22 @@ def test_learning_rate_without_ramps_is_constant() -> None:
 
 def test_learning_rate_of_a_single_step() -> None:
     assert learning_rate(0, 1, 1.0, 0.05, 0.2) == 1.0
+
+
+def test_a_cosine_falls_from_the_peak_to_zero() -> None:
+    rates = [learning_rate(step, 100, 2.0, 0.1, 0.8, cosine=True) for step in range(101)]
+    assert rates[9:21] == pytest.approx([2.0] * 12)
+    assert rates[60] == pytest.approx(1.0)
+    assert rates[40] == pytest.approx(2.0 * (1 + 2**-0.5) / 2)
+    assert rates[100] == 0
+    assert learning_rate(99, 100, 2.0, 0, 0, cosine=True) == 2.0
+
+
+def test_k_falls_to_its_end_and_stays() -> None:
+    assert [annealed(step, 100, 64, 4, 0.1) for step in (0, 1, 5, 9, 10, 11, 99)] == [64, 58, 34, 10, 4, 4, 4]
+    assert annealed(0, 3, 5, 4, 0.1) == 5
+    assert annealed(1, 3, 5, 4, 0.1) == 4
+    assert annealed(0, 100, 64, 4, 0) == 4
 
 
 def test_sparsity_rises_from_zero() -> None:

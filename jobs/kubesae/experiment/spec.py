@@ -82,8 +82,8 @@ class Sae(Section):
     architecture: Literal["relu", "topk", "batchtopk", "matryoshka", "jumprelu", "gated"] = Field(
         "relu",
         description="relu: ReLU + L1; topk: k features each token; batchtopk: k a token on average; matryoshka: "
-        "batchtopk whose first features reconstruct by themselves; jumprelu: a trained threshold each feature; gated: a "
-        "trained gate each feature",
+        "batchtopk whose first features reconstruct by themselves; jumprelu: a trained threshold each feature; gated: "
+        "a trained gate each feature",
     )
     d_sae: Positive | None = Field(None, description="number of features (default: expansion x d_model)")
     expansion: Positive = Field(8, description="features per model dimension, when d_sae is not given")
@@ -122,8 +122,9 @@ class Sae(Section):
         10_000_000, description="tokens without activation after which AuxK or resampling revives a feature"
     )
     resample: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        (), description="shares of the steps after which dead features start anew from rows that are reconstructed "
-        "badly (relu, jumprelu, gated; default: never)"
+        (),
+        description="shares of the steps after which dead features start anew from rows that are reconstructed "
+        "badly (relu, jumprelu, gated; default: never)",
     )
     lr: float = Field(3e-4, gt=0, description="learning rate of Adam")
     lr_warmup: Fraction = Field(0.05, description="share of the steps over which the learning rate rises")

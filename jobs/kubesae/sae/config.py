@@ -18,7 +18,11 @@ class SaeConfig(Section):
     )
     d_model: int = Field(gt=0, description="width of the activations")
     d_sae: int = Field(gt=0, description="number of features")
-    k: int | None = Field(None, gt=0, description="active features per row, on average with a threshold (topk, batchtopk and matryoshka only)")
+    k: int | None = Field(
+        None,
+        gt=0,
+        description="active features per row, on average with a threshold (topk, batchtopk and matryoshka only)",
+    )
     prefixes: tuple[int, ...] | None = Field(
         None, description="numbers of features that reconstruct without the others, ascending (matryoshka only)"
     )

@@ -49,7 +49,7 @@ class SlicedEncoder:
             yield torch.addmm(self._b_F, rows.to(self._W_DF.dtype), self._W_DF)
 
     def above(self, x_centred_BD: Tensor, floor: float | Tensor) -> Code:
-        """Return the entries above `floor`, one or one a feature ([F]), as a code with values in the dtype of the rows."""
+        """Return the entries above `floor`, one for all or [F], as a code with values in the dtype of the rows."""
         return Code.joined([Code.of(z_BF, z_BF > floor, x_centred_BD.dtype) for z_BF in self.slices(x_centred_BD)])
 
 

@@ -20,10 +20,10 @@ The step is of z, not of f: of f it has no gradient below theta (a library shipp
 theta - eps / 2 have gradients, but for the pre-activation loss, whose gradient is the same for all entries below theta
 of a feature: it is added for all entries as a whole, and taken back for those above.
 
-Units. Inputs are normalised to a mean square of 1 per dimension, so the first term is the FVU, and l0 is how much FVU one
-more active feature has to save, at every width. `gdm` published its coefficients for inputs of norm 1, which have the
-same units, and eps = 0.001 and a first theta of 0.001 in units of that norm: here times sqrt(d_model). `anthropic` has
-inputs of norm sqrt(d_model), as here, and errors summed over dimensions: its coefficient is l0 * d_model.
+Units. Inputs are normalised to a mean square of 1 per dimension, so the first term is the FVU, and l0 is how much FVU
+one more active feature has to save, at every width. `gdm` published its coefficients for inputs of norm 1, which have
+the same units, and eps = 0.001 and a first theta of 0.001 in units of that norm: here times sqrt(d_model). `anthropic`
+has inputs of norm sqrt(d_model), as here, and errors summed over dimensions: its coefficient is l0 * d_model.
 """
 
 from __future__ import annotations
@@ -170,8 +170,7 @@ def _sparse(code: Code, x_centred_BD: Tensor, weights: Weights, feature: _Featur
     by_feature = ByFeature(code, len(weights.b_enc_F))
     ones_B1 = torch.ones_like(x_centred_BD[:, :1])
     db_enc_F, dt_F, turn_F, activation_F = (
-        by_feature.sum(values_N, ones_B1).squeeze(1)
-        for values_N in (entries.dz, entries.dt, entries.dnorm, f.values_N)
+        by_feature.sum(values_N, ones_B1).squeeze(1) for values_N in (entries.dz, entries.dt, entries.dnorm, f.values_N)
     )
     gradients = Weights(
         W_enc_FD=by_feature.sum(entries.dz, x_centred_BD),
@@ -193,9 +192,7 @@ def _dense(
     e_BD = x_centred_BD - product(f_BF, weights.W_dec_FD, dtype)
     g_BD = e_BD * (-2 * mean)
     entries = _entries(z_BF, f_BF, product(g_BD, weights.W_dec_FD.T, dtype), feature)
-    db_enc_F, dt_F, turn_F, activation_F = (
-        by_BF.sum(0) for by_BF in (entries.dz, entries.dt, entries.dnorm, f_BF)
-    )
+    db_enc_F, dt_F, turn_F, activation_F = (by_BF.sum(0) for by_BF in (entries.dz, entries.dt, entries.dnorm, f_BF))
     gradients = Weights(
         W_enc_FD=product(entries.dz.T, x_centred_BD, dtype),
         b_enc_F=db_enc_F,

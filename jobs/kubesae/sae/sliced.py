@@ -1,4 +1,4 @@
-"""Steps of architectures whose loss asks for few features: a slice of the rows at a time, with dense or sparse products.
+"""Steps of architectures whose loss asks for few features: a slice of the rows at a time, dense or sparse.
 
 B = rows, D = d_model, F = features.
 
@@ -78,4 +78,5 @@ def sliced_step(x_BD: Tensor, weights: Weights, backward: Callable[[Tensor], Par
 
 def decoder_norms(weights: Weights) -> Tensor:
     """Return the norms [F] of the decoder's rows."""
-    return torch.linalg.vector_norm(weights.W_dec_FD, dim=1)
+    norm_F: Tensor = torch.linalg.vector_norm(weights.W_dec_FD, dim=1)
+    return norm_F

@@ -6,7 +6,9 @@ JumpReLU trains theta_i = exp(t_i) itself. A gated SAE has f = ReLU(z) where its
 
     z = exp(r) p + b_mag,    gate = p + b_gate > 0,    p = W_enc (x - b_dec)
 
-and p > -b_gate is z > b_mag - exp(r) b_gate: a threshold of max(0, b_mag - exp(r) b_gate) on z. The threshold of BatchTopK is solved: the one for which validation rows have k active features on average. Estimates
+and p > -b_gate is z > b_mag - exp(r) b_gate: a threshold of max(0, b_mag - exp(r) b_gate) on z.
+
+The threshold of BatchTopK is solved: the one for which validation rows have k active features on average. Estimates
 from the batches of training (a running mean of their cutoffs, say) are off by several percent, more after few steps.
 """
 

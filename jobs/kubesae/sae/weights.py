@@ -1,20 +1,22 @@
 """The tensors of an SAE, and how they start.
 
 D = d_model, F = d_sae, S = rows of a sample. Four tensors are those of every SAE; training some architectures needs one
-or two more of [F], which become a threshold in the SAE to use (`threshold.in_use`). Both matrices are stored feature-major ([F, D]): a feature's encoder and
-decoder row lie together in memory, which is what sparse gathers and row-wise gradients read.
+or two more of [F], which become a threshold in the SAE to use (`threshold.in_use`). Both matrices are stored
+feature-major ([F, D]): a feature's encoder and decoder row lie together in memory, which is what sparse gathers and
+row-wise gradients read.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from dataclasses import Field
 
     from torch import Tensor
 
@@ -55,22 +57,28 @@ class Weights:
 
     def named(self) -> dict[str, Tensor]:
         """Return the tensors that there are by their names in files: W_enc, b_enc, W_dec, b_dec, log_threshold, ..."""
-        found = ((field.name.rpartition("_")[0], getattr(self, field.name)) for field in fields(self))
-        return {name: tensor for name, tensor in found if tensor is not None}
+        return {_name(field): getattr(self, field.name) for field in fields(self) if self._has(field)}
 
     @staticmethod
     def names() -> tuple[str, ...]:
         """Names of the tensors that every SAE has: W_enc, b_enc, W_dec, b_dec."""
-        return tuple(field.name.rpartition("_")[0] for field in fields(Weights)[:4])
+        return tuple(_name(field) for field in fields(Weights)[:4])
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Weights:
         """Return what `change` makes of every tensor that there is."""
-        tensors = (getattr(self, field.name) for field in fields(self))
-        return Weights(*(None if tensor is None else change(tensor) for tensor in tensors))
+        return Weights(**{field.name: change(getattr(self, field.name)) for field in fields(self) if self._has(field)})
+
+    def _has(self, field: Field[Any]) -> bool:
+        return getattr(self, field.name) is not None
 
     def to(self, device: torch.device | str) -> Weights:
         """Copy to a device."""
         return self.each(lambda tensor: tensor.to(device))
+
+
+def _name(field: Field[Any]) -> str:
+    """Return a field's name without its shape."""
+    return field.name.rpartition("_")[0]
 
 
 def no_weights(config: SaeConfig, device: torch.device) -> Weights:

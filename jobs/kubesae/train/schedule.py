@@ -13,9 +13,7 @@ _RESPONSE = 0.03
 _LARGEST_ERROR = 1.0
 
 
-def learning_rate(
-    step: int, total: int, peak: float, warmup: float, decay: float, *, cosine: bool = False
-) -> float:
+def learning_rate(step: int, total: int, peak: float, warmup: float, decay: float, *, cosine: bool = False) -> float:
     """Return the learning rate of `step` (from 0) of `total`: a linear rise, the peak, a fall to 0.
 
     `warmup` and `decay` are shares of the run; a decay of 0 leaves the rate at its peak. The fall is linear, or half a

@@ -77,22 +77,26 @@ def _consistent(settings: Settings, d_sae: int) -> None:
     if of_k and max(settings.k, settings.k_start or 0) > d_sae:
         name = "k" if settings.k > d_sae else "k_start"
         value = settings.k if settings.k > d_sae else settings.k_start
-        raise ConfigError(
-            f"{name} is {value}, more than the {d_sae} features of the SAE. Lower {name} or raise d_sae."
-        )
+        raise ConfigError(f"{name} is {value}, more than the {d_sae} features of the SAE. Lower {name} or raise d_sae.")
     if settings.k_start is not None:
         if not of_k:
             raise ConfigError(f"k_start is for topk, batchtopk and matryoshka: {architecture} has no k. Leave it out.")
         if settings.k_start < settings.k:
-            raise ConfigError(f"k_start is {settings.k_start}, less than k, to which it falls. Set one above {settings.k}.")
+            raise ConfigError(
+                f"k_start is {settings.k_start}, less than k, to which it falls. Set one above {settings.k}."
+            )
     if settings.resample and of_k:
-        raise ConfigError(f"resample is for relu, jumprelu and gated: AuxK revives features of {architecture}. Leave it out.")
+        raise ConfigError(
+            f"resample is for relu, jumprelu and gated: AuxK revives features of {architecture}. Leave it out."
+        )
     if settings.decoder == "free" and not _may_be_free(settings):
-        raise ConfigError(f"The decoder of {architecture} has rows of norm 1, which its loss rests on: leave decoder at auto.")
+        raise ConfigError(
+            f"The decoder of {architecture} has rows of norm 1, which its loss rests on: leave decoder at auto."
+        )
     if settings.decoder == "unit" and architecture == "jumprelu" and _may_be_free(settings):
         raise ConfigError(
-            "The recipe anthropic weighs its penalty by the norms of a free decoder: leave decoder at auto, or take the "
-            "recipe gdm."
+            "The recipe anthropic weighs its penalty by the norms of a free decoder: leave decoder at auto, or take "
+            "the recipe gdm."
         )
     if settings.target_l0 is not None:
         _consistent_target(settings, settings.target_l0, d_sae)

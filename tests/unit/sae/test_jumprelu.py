@@ -177,7 +177,7 @@ def test_a_threshold_out_of_reach_has_no_gradient_but_that_of_the_pre_activation
 
 
 def test_in_float32_a_threshold_moves_by_the_learning_rate() -> None:
-    """200 steps of Adam at 7e-5 against a gradient of one sign move t by 0.014; bfloat16 would lose nearly all of it."""
+    """200 steps of Adam at 7e-5 against a gradient of one sign move t by 0.014; bfloat16 would lose most of it."""
     t = torch.full((F,), math.log(0.1))
     plain = Weights(torch.zeros(F, D), torch.zeros(F), torch.zeros(F, D), torch.zeros(D), log_threshold_F=t)
     adam = Adam(plain)

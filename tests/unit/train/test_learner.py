@@ -10,8 +10,7 @@ import torch
 
 from kubesae.errors import ConfigError
 from kubesae.experiment import Sae as Settings
-from kubesae.sae import SaeConfig, Weights
-from kubesae.sae import relu
+from kubesae.sae import SaeConfig, Weights, relu
 from kubesae.sae.decoder import project_decoder_gradient
 from kubesae.sae.relu import penalty_weight
 from kubesae.sae.step import Batch

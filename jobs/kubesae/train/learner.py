@@ -16,7 +16,9 @@ import torch
 from kubesae.errors import ConfigError
 from kubesae.sae import Sums, matmul_dtype, relu, threshold, topk
 from kubesae.sae.decoder import normalise_decoder, project_decoder_gradient
+from kubesae.sae.jumprelu import first_threshold
 from kubesae.sae.kernels import Code, decode
+from kubesae.sae.resample import draw_rows, forget, replace_features
 from kubesae.sae.step import Batch
 from kubesae.train.adam import Adam
 from kubesae.train.objective import Now, forward_backward, validation_loss
@@ -74,7 +76,7 @@ class Learner:
     def __init__(
         self, config: SaeConfig, settings: Settings, weights: Weights, ranks: Ranks, total_steps: int, dead_after: int
     ) -> None:
-        """Train `weights` in place. A feature without activation for `dead_after` rows is dead to AuxK."""
+        """Train `weights` in place. A feature without activation for `dead_after` rows is dead."""
         self.config = config
         self.settings = settings
         self.weights = weights
@@ -87,6 +89,7 @@ class Learner:
         self._dead_after = dead_after
         self._dtype = matmul_dtype(ranks.device)
         self._unit_decoder = unit_decoder(settings)
+        self._resample_at = {max(1, round(share * total_steps)) for share in settings.resample}
         self._last_fired_F = torch.zeros(config.d_sae, dtype=torch.int64, device=ranks.device)
         self._fired_F = torch.zeros(config.d_sae, dtype=torch.bool, device=ranks.device)
         self._adam = Adam(weights)
@@ -115,6 +118,8 @@ class Learner:
                 f"Lower the learning rate (it is {settings.lr}) or raise lr_warmup, under another --sae-name."
             )
         self._count(step, total_rows)
+        if self.steps in self._resample_at:
+            self._resample(x_BD)
         if settings.target_l0 is not None and self.steps > settings.sparsity_warmup * self._total_steps:
             self.l1_coeff = steer(self.l1_coeff, active / total_rows, settings.target_l0, self._total_steps)
         mse = squared_error / (total_rows * self.config.d_model)
@@ -158,6 +163,23 @@ class Learner:
         fired_F = self._ranks.max(step.fired_F.byte()).bool()
         self._last_fired_F[fired_F] = self.rows
         self._fired_F |= fired_F
+
+    def _resample(self, x_BD: Tensor) -> None:
+        """Let dead features begin anew from rows of this batch; those for which there is no row stay dead."""
+        ranks, weights = self._ranks, self.weights
+        dead_F = self.rows - self._last_fired_F >= self._dead_after
+        wanted = int(dead_F.sum())
+        if not wanted:
+            return
+        x_centred_BD = x_BD - weights.b_dec_D
+        e_BD = x_centred_BD - decode(self._encode(x_centred_BD), weights.W_dec_FD)
+        drawn_RD = draw_rows(x_BD, e_BD.square().sum(1), wanted, ranks.rank, ranks.world, ranks.sum)
+        features_R = torch.nonzero(dead_F).squeeze(1)[: len(drawn_RD)]
+        start = first_threshold(self.settings.jumprelu_recipe, self.config.d_model)
+        replace_features(weights, features_R, dead_F, drawn_RD - weights.b_dec_D, start)
+        for moments in (self._adam.moments, self._adam.square_moments):
+            forget(moments, features_R)
+        self._last_fired_F[features_R] = self.rows
 
     def begin_epoch(self) -> None:
         """Begin to count anew which features are active in an epoch."""

@@ -268,3 +268,38 @@ def test_l1_coefficient_moves_only_towards_a_wanted_l0_after_its_ramp() -> None:
         steered.step(rows(i), B)
         assert fixed.l1_coeff == 1e-3
         assert (steered.l1_coeff > 1e-3) == (i >= 4)
+
+
+@pytest.mark.parametrize("architecture", ["relu", "jumprelu", "gated"])
+def test_dead_features_are_resampled_at_their_steps(architecture: str) -> None:
+    made = learner(architecture, resample=(0.1, 0.2), l1_coeff=1e-5, l0_coeff=1e-5)
+    silent = [4, 9]
+    made.weights.b_enc_F[silent] = -1e6
+    for i in range(3):
+        made.step(rows(i), B)
+    assert (made.weights.b_enc_F[silent] < -1e5).all()
+    made.step(rows(3), B)
+    assert (made.weights.b_enc_F[silent] == 0).all()
+    directions = torch.nn.functional.normalize(rows(3) - made.weights.b_dec_D, dim=1)
+    cosines = torch.nn.functional.normalize(made.weights.W_dec_FD[silent], dim=1) @ directions.T
+    torch.testing.assert_close(cosines.amax(1), torch.ones(2))
+    made.begin_epoch()
+    made.step(rows(3), B)
+    assert made._fired_F[silent].all()
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_resample_what_one_process_does(world: int) -> None:
+    def work(ranks: Ranks) -> dict[str, torch.Tensor]:
+        made = learner("relu", ranks, resample=(0.1,))
+        made.weights.b_enc_F[[4, 9]] = -1e6
+        for i in range(6):
+            made.step(rows(i)[ranks.rank :: ranks.world], B)
+        return made.tensors()
+
+    (expected,) = run_ranks(1, work)
+    assert (expected["b_enc"] > -1e5).all()
+    for tensors in run_ranks(world, work):
+        assert torch.equal(tensors["last_fired"], expected["last_fired"])
+        for name in Weights.names():
+            torch.testing.assert_close(tensors[name], expected[name], rtol=1e-3, atol=1e-4)

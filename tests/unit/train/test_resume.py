@@ -75,7 +75,7 @@ def test_sigterm_checkpoints_and_resumes_exactly(
         "matryoshka": MATRYOSHKA,
         "relu": RELU | {"target_l0": 6.0},
         "jumprelu": JUMPRELU | {"target_l0": 6.0},
-        "gated": GATED | {"target_l0": 6.0},
+        "gated": GATED | {"target_l0": 6.0, "dead_after": 200, "resample": [0.4, 0.8]},
     }[architecture]
     straight = another.run(settings)
     with monkeypatch.context() as patched:

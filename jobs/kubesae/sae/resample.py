@@ -87,7 +87,8 @@ def _living_norm(matrix_FD: Tensor, dead_F: Tensor) -> Tensor:
     """Return the mean norm of living features' rows, of all where none lives."""
     norm_F = torch.linalg.vector_norm(matrix_FD, dim=1)
     living_F = norm_F[~dead_F]
-    return (living_F if len(living_F) else norm_F).mean()
+    mean: Tensor = (living_F if len(living_F) else norm_F).mean()
+    return mean
 
 
 def forget(moments: Weights, features_R: Tensor) -> None:

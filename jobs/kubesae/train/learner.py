@@ -22,7 +22,7 @@ from kubesae.sae.resample import draw_rows, forget, replace_features
 from kubesae.sae.step import Batch
 from kubesae.train.adam import Adam
 from kubesae.train.objective import Now, forward_backward, validation_loss
-from kubesae.train.schedule import annealed, learning_rate, sparsity, steer
+from kubesae.train.schedule import annealed, highest_l0, learning_rate, sparsity, steer
 from kubesae.train.settings import coefficient_of, unit_decoder
 
 if TYPE_CHECKING:
@@ -121,7 +121,9 @@ class Learner:
         if self.steps in self._resample_at:
             self._resample(x_BD)
         if settings.target_l0 is not None and self.steps > settings.sparsity_warmup * self._total_steps:
-            self.l1_coeff = steer(self.l1_coeff, active / total_rows, settings.target_l0, self._total_steps)
+            target, total = settings.target_l0, self._total_steps
+            highest = highest_l0(self.steps, total, target, self.config.d_sae)
+            self.l1_coeff = steer(self.l1_coeff, active / total_rows, target, total, highest)
         mse = squared_error / (total_rows * self.config.d_model)
         return StepResult(loss, mse, active / total_rows, lr, l1_coeff, norm, len(dead_A))
 
@@ -152,7 +154,11 @@ class Learner:
         if norm > _LARGEST_GRADIENT:
             for gradient in gradients:
                 gradient.mul_(_LARGEST_GRADIENT / norm)
+        t_F = self.weights.log_threshold_F
+        before_F = None if t_F is None else t_F.clone()
         self._adam.step(gradients, lr)
+        if t_F is not None and before_F is not None:  # Adam's step does not depend on a gradient's scale, so after it
+            t_F.copy_(before_F + self.settings.threshold_rate * (t_F - before_F))
         if self._unit_decoder:
             normalise_decoder(self.weights)
         return norm

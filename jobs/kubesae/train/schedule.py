@@ -11,6 +11,8 @@ import math
 _RESPONSE = 0.03
 # Largest error, as log(L0 / target), that it acts on: L0 starts far off, and the coefficient must not run away.
 _LARGEST_ERROR = 1.0
+# Share of the run after which L0 has to be at its target.
+_APPROACH = 0.5
 
 
 def learning_rate(step: int, total: int, peak: float, warmup: float, decay: float, *, cosine: bool = False) -> float:
@@ -45,12 +47,24 @@ def annealed(step: int, total: int, start: int, end: int, share: float) -> int:
     return end + math.ceil((start - end) * max(0.0, left))
 
 
-def steer(coefficient: float, l0: float, target: float, total: int) -> float:
+def highest_l0(step: int, total: int, target: float, features: int) -> float:
+    """Return the L0 that `steer` allows at `step`: half of all features at first, the target after half of the run.
+
+    It falls geometrically. L0 follows the coefficient with a delay, so a coefficient that had to bring L0 down at once
+    would overshoot, and features that all of a sudden are active nowhere do not come back.
+    """
+    left = max(0.0, 1 - step / (_APPROACH * total))
+    return target * max(1.0, features / 2 / target) ** left
+
+
+def steer(coefficient: float, l0: float, target: float, total: int, highest: float | None = None) -> float:
     """Return the sparsity coefficient for the next step, given the L0 of this one.
 
-    An integral controller on logarithms: the coefficient rises while L0 is above the target and falls while it is
-    below, at a rate set by the length of the run. L0 falls monotonically as the coefficient rises, so it settles.
+    An integral controller on logarithms: the coefficient rises while L0 is above `highest` (default: the target) and
+    falls while it is below the target, at a rate set by the length of the run. L0 falls monotonically as the
+    coefficient rises, so it settles.
     """
-    error = math.log(max(l0, 1e-3) / target)
+    l0 = max(l0, 1e-3)
+    error = max(0.0, math.log(l0 / (highest or target))) + min(0.0, math.log(l0 / target))
     error = max(-_LARGEST_ERROR, min(_LARGEST_ERROR, error))
     return coefficient * math.exp(error / (_RESPONSE * total))

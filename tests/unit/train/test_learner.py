@@ -16,6 +16,7 @@ from kubesae.sae.relu import penalty_weight
 from kubesae.sae.step import Batch
 from kubesae.train.adam import Adam
 from kubesae.train.learner import Learner
+from kubesae.train.schedule import highest_l0
 from kubesae.train.start import draw_weights
 from thread_ranks import ALONE, run_ranks
 
@@ -244,6 +245,17 @@ def test_only_anthropics_jumprelu_has_a_free_decoder() -> None:
             assert (made.weights.W_dec_FD.norm(dim=1) - norm).abs().max() > 1e-3
 
 
+def test_thresholds_have_a_learning_rate_of_their_own() -> None:
+    moved = []
+    for rate in (1.0, 10.0):
+        made = learner("jumprelu", threshold_rate=rate)
+        before = made.weights.log_threshold_F.clone()
+        made.step(rows(0), B)
+        moved.append(made.weights.log_threshold_F - before)
+    assert moved[0].abs().max() > 1e-4
+    torch.testing.assert_close(moved[1], 10 * moved[0], rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize("architecture", OF_K)
 def test_k_falls_from_its_start(architecture: str) -> None:
     made = learner(architecture, k_start=11, k_anneal=0.2)
@@ -268,6 +280,17 @@ def test_l1_coefficient_moves_only_towards_a_wanted_l0_after_its_ramp() -> None:
         steered.step(rows(i), B)
         assert fixed.l1_coeff == 1e-3
         assert (steered.l1_coeff > 1e-3) == (i >= 4)
+
+
+@pytest.mark.parametrize("architecture", ["relu", "jumprelu", "gated"])
+def test_a_coefficient_rises_only_above_the_slope_to_the_target(architecture: str) -> None:
+    steered = learner(architecture, target_l0=15.0, sparsity_warmup=0.0)
+    for i in range(8):
+        before = steered.l1_coeff
+        l0 = steered.step(rows(i), B).l0
+        highest = highest_l0(i + 1, TOTAL, 15.0, F)
+        assert (steered.l1_coeff > before) == (l0 > highest), (l0, highest)
+        assert (steered.l1_coeff < before) == (l0 < 15.0), (l0, highest)
 
 
 @pytest.mark.parametrize("architecture", ["relu", "jumprelu", "gated"])

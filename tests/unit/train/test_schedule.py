@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kubesae.train.schedule import annealed, learning_rate, sparsity, steer
+from kubesae.train.schedule import annealed, highest_l0, learning_rate, sparsity, steer
 
 
 def test_learning_rate_rises_stays_and_falls_to_zero() -> None:
@@ -55,6 +55,33 @@ def test_steering_finds_the_wanted_l0(start: float) -> None:
         l0 += (settled - l0) / 50
         l1_coeff = steer(l1_coeff, l0, target, total)
     assert l0 == pytest.approx(target, rel=0.1)
+
+
+@pytest.mark.parametrize("start", [1e-5, 1e-3, 1.0])
+def test_steering_down_a_slope_finds_it_too(start: float) -> None:
+    """The same model; on the way down L0 is never far below what is allowed."""
+    total, target, coefficient, l0, lowest = 1000, 70.0, start, 2000.0, 1e9
+    for step in range(total):
+        settled = 90.0 * (coefficient / 1e-3) ** -0.9
+        l0 += (settled - l0) / 50
+        coefficient = steer(coefficient, l0, target, total, highest_l0(step, total, target, 4000))
+        lowest = min(lowest, l0) if start <= 1e-3 else 70.0
+    assert l0 == pytest.approx(target, rel=0.1)
+    assert lowest > 0.6 * target
+
+
+def test_the_allowed_l0_falls_from_half_of_all_features_to_the_target() -> None:
+    allowed = [highest_l0(step, 100, 10.0, 2000) for step in range(101)]
+    assert allowed[0] == pytest.approx(1000)
+    assert allowed[25] == pytest.approx(100)
+    assert allowed[50:] == pytest.approx([10.0] * 51)
+    assert highest_l0(0, 100, 10.0, 12) == 10.0
+
+
+def test_between_the_target_and_the_allowed_nothing_changes() -> None:
+    assert steer(1e-3, 300.0, 70.0, 100, 500.0) == 1e-3
+    assert steer(1e-3, 600.0, 70.0, 100, 500.0) > 1e-3
+    assert steer(1e-3, 60.0, 70.0, 100, 500.0) < 1e-3
 
 
 def test_steering_leaves_a_coefficient_that_fits() -> None:

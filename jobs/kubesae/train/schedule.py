@@ -54,7 +54,7 @@ def highest_l0(step: int, total: int, target: float, features: int) -> float:
     would overshoot, and features that all of a sudden are active nowhere do not come back.
     """
     left = max(0.0, 1 - step / (_APPROACH * total))
-    return target * max(1.0, features / 2 / target) ** left
+    return target * math.pow(max(1.0, features / 2 / target), left)
 
 
 def steer(coefficient: float, l0: float, target: float, total: int, highest: float | None = None) -> float:

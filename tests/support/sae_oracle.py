@@ -53,5 +53,5 @@ def auxk_loss(
 
 def assert_gradients(mine: Weights, expected: Sequence[torch.Tensor | None]) -> None:
     """Compare gradients tensor by tensor."""
-    for name, left, right in zip(Weights.names(), mine, expected, strict=True):
+    for (name, left), right in zip(mine.named().items(), expected, strict=True):
         torch.testing.assert_close(left, right, msg=lambda text, name=name: f"{name}: {text}")

@@ -57,3 +57,7 @@ class Training:
 
     def files(self, suffix: str = "") -> dict[str, bytes]:
         return {key: self.output.read(key) for key in self.output.list() if key.endswith(suffix)}
+
+
+JUMPRELU = SMALL | {"architecture": "jumprelu"}
+GATED = SMALL | {"architecture": "gated"}

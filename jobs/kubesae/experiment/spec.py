@@ -79,27 +79,61 @@ class Sae(Section):
 
     name: Name | None = Field(None, description="name of the SAE (default: layer-LLL-ARCHITECTURE-D_SAE)")
     layer: int | None = Field(None, ge=0, description="layer whose output is reconstructed (default: the only one)")
-    architecture: Literal["relu", "topk", "batchtopk", "matryoshka"] = Field(
+    architecture: Literal["relu", "topk", "batchtopk", "matryoshka", "jumprelu", "gated"] = Field(
         "relu",
         description="relu: ReLU + L1; topk: k features each token; batchtopk: k a token on average; matryoshka: "
-        "batchtopk whose first features reconstruct by themselves",
+        "batchtopk whose first features reconstruct by themselves; jumprelu: a trained threshold each feature; gated: "
+        "a trained gate each feature",
     )
     d_sae: Positive | None = Field(None, description="number of features (default: expansion x d_model)")
     expansion: Positive = Field(8, description="features per model dimension, when d_sae is not given")
-    l1_coeff: float = Field(1e-3, ge=0, description="sparsity coefficient of ReLU + L1")
-    target_l0: float | None = Field(None, gt=0, description="find the l1 coefficient that gives this validation L0")
-    k: Positive = Field(64, description="active features per token (not of relu)")
+    decoder: Literal["auto", "free", "unit"] = Field(
+        "auto",
+        description="norms of the decoder's rows: free, or 1 (unit; relu then has a plain L1 penalty); auto: unit but "
+        "for relu and jumprelu by Anthropic's recipe",
+    )
+    b_dec_start: Literal["median", "mean"] = Field(
+        "median", description="of a sample, what the decoder's bias starts as (median: the geometric one)"
+    )
+    l1_coeff: float = Field(1e-3, ge=0, description="sparsity coefficient of relu and gated")
+    l0_coeff: float = Field(
+        1e-3, ge=0, description="sparsity coefficient of jumprelu: how much FVU one more active feature has to save"
+    )
+    jumprelu_recipe: Literal["anthropic", "gdm"] = Field(
+        "anthropic",
+        description="how thresholds are trained; anthropic: a tanh penalty and a wide kernel; gdm: the L0 itself and a "
+        "narrow kernel, which needs a long training",
+    )
+    threshold_rate: float = Field(
+        10.0, gt=0, description="learning rate of jumprelu's thresholds (of their logarithms), in units of lr"
+    )
+    target_l0: float | None = Field(
+        None, gt=0, description="find the sparsity coefficient that gives this validation L0 (relu, jumprelu, gated)"
+    )
+    k: Positive = Field(64, description="active features per token (topk, batchtopk, matryoshka)")
+    k_start: Positive | None = Field(
+        None, description="active features per token at the start, which fall to k over k_anneal (default: k)"
+    )
+    k_anneal: Fraction = Field(0.1, description="share of the steps over which k_start falls to k")
     prefixes: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (1 / 16, 1 / 8, 1 / 4, 1 / 2), description="shares of the features that reconstruct by themselves (matryoshka)"
     )
     auxk_coeff: float = Field(
-        1 / 32, ge=0, description="weight of the AuxK loss, which revives dead features (not of relu)"
+        1 / 32, ge=0, description="weight of the AuxK loss, which revives dead features (topk, batchtopk, matryoshka)"
     )
-    dead_after: Positive = Field(10_000_000, description="tokens without activation after which AuxK revives a feature")
+    dead_after: Positive = Field(
+        10_000_000, description="tokens without activation after which AuxK or resampling revives a feature"
+    )
+    resample: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (),
+        description="shares of the steps after which dead features start anew from rows that are reconstructed "
+        "badly (relu, jumprelu, gated; default: never)",
+    )
     lr: float = Field(3e-4, gt=0, description="learning rate of Adam")
     lr_warmup: Fraction = Field(0.05, description="share of the steps over which the learning rate rises")
     lr_decay: Fraction = Field(0.2, description="share of the steps, at the end, over which the rate falls to 0")
-    sparsity_warmup: Fraction = Field(0.1, description="share of the steps over which the l1 coefficient rises")
+    lr_decay_shape: Literal["linear", "cosine"] = Field("linear", description="how it falls")
+    sparsity_warmup: Fraction = Field(0.1, description="share of the steps over which the sparsity coefficient rises")
     batch_size: Positive = Field(8192, description="tokens in one optimiser step, over all ranks")
     epochs: Positive = Field(3, description="passes over the training data")
     max_tokens: Positive | None = Field(None, description="use only about this many tokens of the data")

@@ -42,6 +42,6 @@ class SlicedEncoder:
         for rows in x_centred_BD.split(self._rows):
             yield torch.addmm(self._b_F, rows.to(self._W_DF.dtype), self._W_DF)
 
-    def above(self, x_centred_BD: Tensor, floor: float) -> Code:
-        """Return the entries above `floor` as a code with values in the dtype of `x_centred_BD`."""
+    def above(self, x_centred_BD: Tensor, floor: float | Tensor) -> Code:
+        """Return the entries above `floor`, one for all or [F], as a code with values in the dtype of the rows."""
         return Code.joined([code_above(z_BF, floor, x_centred_BD.dtype) for z_BF in self.slices(x_centred_BD)])

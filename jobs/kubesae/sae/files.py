@@ -2,7 +2,7 @@
 
     sae.safetensors    float32 W_enc [d_sae, d_model], b_enc [d_sae], W_dec [d_sae, d_model], b_dec [d_model], in raw
                        units: f = act((x - b_dec) W_enc^T + b_enc), x_hat = f W_dec + b_dec; threshold [d_sae], where
-                       act keeps what is above one (batchtopk, matryoshka); input_mean [d_model]: the mean that training
+                       act keeps what is above one (all but relu and topk); input_mean [d_model]: the mean that training
                        subtracted, already folded into the others
     metadata.json      config (architecture and sizes), metrics, normalisation, what it was trained on and how; written
                        last, with the SHA-256 of the other: a folder without it is not an SAE
@@ -24,6 +24,7 @@ from kubesae.experiment import canonical_json, parse_json_object, sha256_hex, va
 from kubesae.sae.config import SaeConfig
 from kubesae.sae.inference import Sae
 from kubesae.sae.normalise import fold, fold_threshold
+from kubesae.sae.threshold import in_use
 from kubesae.sae.weights import Weights
 from kubesae.store import open_store
 
@@ -54,10 +55,11 @@ def save_sae(
 ) -> None:
     """Write trained `weights` (normalised units) in raw units to `folder` (a key that ends with a slash).
 
-    `threshold`, in normalised units too, is that of an architecture which has one.
+    `threshold`, in normalised units too, is that of an architecture which has one for all features.
     """
-    threshold_F = None if threshold is None else fold_threshold(threshold, weights, normaliser)
-    write_sae(store, folder, config, fold(weights, normaliser), threshold_F, normaliser, metadata)
+    used, raw_F = in_use(weights, threshold)
+    threshold_F = None if raw_F is None else fold_threshold(raw_F, used, normaliser)
+    write_sae(store, folder, config, fold(used, normaliser), threshold_F, normaliser, metadata)
 
 
 def write_sae(

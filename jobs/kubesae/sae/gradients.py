@@ -56,7 +56,7 @@ def feature_gradients(
 
 def no_gradients(weights: Weights) -> Weights:
     """Return zeros in the shapes of `weights`, to add to."""
-    return Weights(*(torch.zeros_like(tensor) for tensor in weights))
+    return weights.each(torch.zeros_like)
 
 
 def add_gradients(total: Weights, more: Weights) -> None:

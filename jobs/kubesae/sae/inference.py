@@ -28,7 +28,7 @@ class Sae:
     """An SAE to use.
 
     `config`: its architecture and sizes; `weights`: float32; `metadata`: what training recorded; `threshold_F`: float32
-    [d_sae], up to which a feature is inactive (batchtopk and matryoshka only).
+    [d_sae], up to which a feature is inactive (not of relu and topk).
     """
 
     def __init__(

@@ -156,12 +156,15 @@ def top_k_code(z_BF: Tensor, k: int) -> Code:
     return Code(offsets, features_BK.long().reshape(-1), values_BK.float().reshape(-1))
 
 
-def code_above(z_BF: Tensor, floor: float, dtype: torch.dtype) -> Code:
-    """Return the entries of `z_BF` above `floor`, which is 0 or more, as a code with values in `dtype`."""
-    if native.usable(z_BF, dtypes=_FLOATS):
-        offsets_B1, features_N, values_N = native.entries_above(z_BF, floor)
-        return Code(offsets_B1, features_N, values_N.to(dtype))
-    return Code.of(z_BF, z_BF > floor, dtype)
+def code_above(z_BF: Tensor, floor: float | Tensor, dtype: torch.dtype) -> Code:
+    """Return the entries of `z_BF` above `floor`, one for all or [F], 0 or more, as a code with values in `dtype`."""
+    if not native.usable(z_BF, dtypes=_FLOATS):
+        return Code.of(z_BF, z_BF > floor, dtype)
+    if isinstance(floor, Tensor):
+        code = code_above(z_BF, float(floor.min()), dtype)
+        return code.where(code.values_N > floor[code.features_N])
+    offsets_B1, features_N, values_N = native.entries_above(z_BF, floor)
+    return Code(offsets_B1, features_N, values_N.to(dtype))
 
 
 def decode(code: Code, W_FD: Tensor) -> Tensor:

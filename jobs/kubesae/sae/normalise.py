@@ -58,9 +58,9 @@ class Normaliser:
         return torch.sub(x_BD, self.mean_D).mul_(self.scale)
 
 
-def fold_threshold(threshold: float, weights: Weights, normaliser: Normaliser) -> Tensor:
-    """Return the thresholds [F] of folded weights that are those of `weights` with one threshold for all features."""
-    return threshold * _row_norms(weights) / normaliser.scale
+def fold_threshold(threshold_F: Tensor, weights: Weights, normaliser: Normaliser) -> Tensor:
+    """Return the thresholds [F] of folded weights that are `threshold_F` of `weights`."""
+    return threshold_F * _row_norms(weights) / normaliser.scale
 
 
 def fold(weights: Weights, normaliser: Normaliser) -> Weights:

@@ -1,4 +1,4 @@
-"""ReLU + L1 SAE with a free decoder (Anthropic, "Update on how we train SAEs", April 2024).
+"""ReLU + L1 SAE (Anthropic, "Update on how we train SAEs", April 2024).
 
 B = rows, D = d_model, F = features, N = active entries.
 
@@ -9,7 +9,8 @@ B = rows, D = d_model, F = features, N = active entries.
             + l1 * PENALTY / sqrt(d_model) * mean over rows of sum_i f_i |W_dec_i|
 
 The penalty weighs each activation by the norm of its decoder row: without that, a free decoder makes the penalty vanish
-by growing as the activations shrink.
+by growing as the activations shrink. With a unit decoder (rows of norm 1, as in "Towards Monosemanticity",
+2023) the penalty is sum_i f_i, without norms and their gradients.
 
 What l1 = 1e-3 means. Inputs are normalised to a mean square of 1, so |x| is about sqrt(d_model), and so are the
 activations of a given number of features: divided by that root, a coefficient asks for the same sparsity at every
@@ -22,28 +23,21 @@ dimensions, |x| = sqrt(d_model)) its coefficient is l1 * PENALTY * sqrt(d_model)
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
 
-from kubesae.sae.gradients import add_gradients, sparse_gradients
+from kubesae.sae.gradients import sparse_gradients
 from kubesae.sae.kernels import Code, decode
-from kubesae.sae.step import Step
+from kubesae.sae.sliced import SPARSE_BELOW, Part, decoder_norms, sliced_step
 from kubesae.sae.weights import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kubesae.sae.step import Batch
+    from kubesae.sae.step import Batch, Step
 
 PENALTY = 125.0
-# Below this share of active entries, sparse products are faster than dense ones.
-SPARSE_BELOW = 1 / 16
-# A batch is worked through in slices of this many entries: they bound memory, and fit a CPU's cache.
-_SLICE = 1 << 23
-_SLICE_DEVICE = 1 << 29
 
 
 def penalty_weight(l1_coeff: float, d_model: int) -> float:
@@ -61,7 +55,9 @@ def to_code(f_BF: Tensor, dtype: torch.dtype) -> Code:
     return Code.of(f_BF, f_BF > 0, dtype)
 
 
-def loss_and_gradients(x_BD: Tensor, weights: Weights, l1_coeff: float, batch: Batch) -> Step:
+def loss_and_gradients(
+    x_BD: Tensor, weights: Weights, l1_coeff: float, batch: Batch, *, unit_decoder: bool = False
+) -> Step:
     """Forward and backward of one batch, by hand.
 
     Args:
@@ -69,43 +65,27 @@ def loss_and_gradients(x_BD: Tensor, weights: Weights, l1_coeff: float, batch: B
         weights: in float32 (float64 for oracles).
         l1_coeff: sparsity coefficient of this step.
         batch: what the rows are a share of.
+        unit_decoder: the decoder's rows are kept at norm 1.
 
     """
-    norm_F = torch.linalg.vector_norm(weights.W_dec_FD, dim=1)
     l1 = penalty_weight(l1_coeff, x_BD.shape[1]) / batch.total_rows
+    norm_F = None if unit_decoder else decoder_norms(weights)
+    l1_F = torch.full_like(weights.b_enc_F, l1) if norm_F is None else norm_F * l1
     mean = 1 / (batch.total_rows * x_BD.shape[1])
-    limit = _SLICE if x_BD.device.type == "cpu" else _SLICE_DEVICE
-    slices = x_BD.split(max(1, limit // len(norm_F)))
-    total = reduce(_Slice.add, (_backward(rows_BD, weights, norm_F * l1, -2 * mean, batch.dtype) for rows_BD in slices))
-    # the norm's own gradient: d |W_i| / d W_i = W_i / |W_i|
-    turn_F = total.activation_F * l1 / norm_F.clamp_min(1e-30)
-    total.gradients.W_dec_FD.addcmul_(weights.W_dec_FD, turn_F[:, None])
-    loss = total.squared_error * mean + l1 * (total.activation_F @ norm_F)
-    return Step(total.gradients, loss, total.squared_error, total.active, total.activation_F > 0)
+
+    def backward(rows_BD: Tensor) -> Part:
+        gradients, activation_F, squared_error, active = _backward(rows_BD, weights, l1_F, -2 * mean, batch.dtype)
+        loss = squared_error * mean + activation_F @ l1_F
+        turn_F = None if norm_F is None else activation_F * l1
+        return Part(gradients, loss, squared_error, active, activation_F, turn_F)
+
+    return sliced_step(x_BD, weights, backward)
 
 
-@dataclass(frozen=True, slots=True)
-class _Slice:
-    """Sums over the rows of a slice; `activation_F` is that of f."""
-
-    gradients: Weights
-    activation_F: Tensor
-    squared_error: Tensor
-    active: Tensor
-
-    def add(self, other: _Slice) -> _Slice:
-        """Return the sums over both; this one's gradients are overwritten."""
-        add_gradients(self.gradients, other.gradients)
-        return _Slice(
-            self.gradients,
-            self.activation_F + other.activation_F,
-            self.squared_error + other.squared_error,
-            self.active + other.active,
-        )
-
-
-def _backward(x_BD: Tensor, weights: Weights, l1_F: Tensor, scale: float, dtype: torch.dtype) -> _Slice:
-    """Forward and backward of a slice.
+def _backward(
+    x_BD: Tensor, weights: Weights, l1_F: Tensor, scale: float, dtype: torch.dtype
+) -> tuple[Weights, Tensor, Tensor, Tensor]:
+    """Return gradients, the sums [F] of f, the squared error and the number of active entries of a slice.
 
     Args:
         x_BD: its rows.
@@ -119,19 +99,23 @@ def _backward(x_BD: Tensor, weights: Weights, l1_F: Tensor, scale: float, dtype:
     f_BF = encode(x_centred_BD, weights, dtype)
     active = (f_BF > 0).sum(dtype=torch.int32)
     backward = _sparse if active < SPARSE_BELOW * f_BF.numel() else _dense
-    return backward(f_BF, x_centred_BD, weights, l1_F, scale, active)
+    return (*backward(f_BF, x_centred_BD, weights, l1_F, scale), active)
 
 
-def _sparse(f_BF: Tensor, x_centred_BD: Tensor, weights: Weights, l1_F: Tensor, scale: float, active: Tensor) -> _Slice:
+def _sparse(
+    f_BF: Tensor, x_centred_BD: Tensor, weights: Weights, l1_F: Tensor, scale: float
+) -> tuple[Weights, Tensor, Tensor]:
     """Backward of a slice with few active entries."""
     code = to_code(f_BF, x_centred_BD.dtype)
     e_BD = x_centred_BD - decode(code, weights.W_dec_FD)
     gradients = sparse_gradients(code, x_centred_BD, e_BD * scale, weights, l1_F)
     activation_F = torch.zeros_like(l1_F).index_add_(0, code.features_N, code.values_N)
-    return _Slice(gradients, activation_F, e_BD.square().sum(), active)
+    return gradients, activation_F, e_BD.square().sum()
 
 
-def _dense(f_BF: Tensor, x_centred_BD: Tensor, weights: Weights, l1_F: Tensor, scale: float, active: Tensor) -> _Slice:
+def _dense(
+    f_BF: Tensor, x_centred_BD: Tensor, weights: Weights, l1_F: Tensor, scale: float
+) -> tuple[Weights, Tensor, Tensor]:
     """Backward of any slice, by products in the dtype of `f_BF`."""
     dtype, exact = f_BF.dtype, x_centred_BD.dtype
     W_dec_FD = weights.W_dec_FD.to(dtype)
@@ -145,4 +129,4 @@ def _dense(f_BF: Tensor, x_centred_BD: Tensor, weights: Weights, l1_F: Tensor, s
         W_dec_FD=(f_BF.T @ g_BD.to(dtype)).to(exact),
         b_dec_D=g_BD.sum(0) - db_enc_F @ weights.W_enc_FD,
     )
-    return _Slice(gradients, f_BF.sum(0, dtype=exact), e_BD.square().sum(), active)
+    return gradients, f_BF.sum(0, dtype=exact), e_BD.square().sum()

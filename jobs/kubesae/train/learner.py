@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from kubesae.errors import ConfigError
-from kubesae.sae import Sums, Weights, batchtopk, matmul_dtype, relu, threshold, topk
-from kubesae.sae.auxk import AuxK
+from kubesae.sae import Sums, matmul_dtype, relu, threshold, topk
+from kubesae.sae.jumprelu import first_threshold
 from kubesae.sae.kernels import Code, decode
+from kubesae.sae.resample import draw_rows, forget, replace_features
 from kubesae.sae.step import Batch
 from kubesae.train.adam import Adam
-from kubesae.train.schedule import learning_rate, sparsity, steer
+from kubesae.train.objective import Now, forward_backward, validation_loss
+from kubesae.train.schedule import annealed, highest_l0, learning_rate, sparsity, steer
+from kubesae.train.settings import coefficient_of, unit_decoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kubesae.experiment import Sae as Settings
-    from kubesae.sae import SaeConfig
+    from kubesae.sae import SaeConfig, Weights
     from kubesae.sae.step import Step
     from kubesae.train.distributed import Ranks
 
@@ -40,7 +43,10 @@ _CUTOFF_RATE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one step did, over all ranks. `mse` is in normalised units: nearly the FVU of the batch."""
+    """What one step did, over all ranks.
+
+    `mse` is in normalised units: nearly the FVU of the batch. `l1_coeff` is the sparsity coefficient, of jumprelu too.
+    """
 
     loss: float
     mse: float
@@ -69,21 +75,22 @@ class Learner:
     def __init__(
         self, config: SaeConfig, settings: Settings, weights: Weights, ranks: Ranks, total_steps: int, dead_after: int
     ) -> None:
-        """Train `weights` in place. A feature without activation for `dead_after` rows is dead to AuxK."""
+        """Train `weights` in place. A feature without activation for `dead_after` rows is dead."""
         self.config = config
         self.settings = settings
         self.weights = weights
         self.steps = 0
         self.rows = 0
-        self.l1_coeff = settings.l1_coeff
-        self.threshold = 0.0 if config.has_threshold else None
+        self.l1_coeff = coefficient_of(settings)[1]
+        self.threshold = 0.0 if config.solves_threshold else None
         self._ranks = ranks
         self._total_steps = total_steps
         self._dead_after = dead_after
         self._dtype = matmul_dtype(ranks.device)
+        self._resample_at = {max(1, round(share * total_steps)) for share in settings.resample}
         self._last_fired_F = torch.zeros(config.d_sae, dtype=torch.int64, device=ranks.device)
         self._fired_F = torch.zeros(config.d_sae, dtype=torch.bool, device=ranks.device)
-        self._adam = Adam(weights, unit_decoder=config.k is not None)
+        self._adam = Adam(weights, unit_decoder=unit_decoder(settings))
 
     def step(self, x_BD: Tensor, total_rows: int) -> StepResult:
         """Train on this rank's normalised rows of a batch that has `total_rows` over all ranks.
@@ -94,7 +101,10 @@ class Learner:
         """
         settings, total_rows = self.settings, max(1, total_rows)
         l1_coeff = self.l1_coeff * sparsity(self.steps, self._total_steps, settings.sparsity_warmup)
-        lr = learning_rate(self.steps, self._total_steps, settings.lr, settings.lr_warmup, settings.lr_decay)
+        cosine = settings.lr_decay_shape == "cosine"
+        lr = learning_rate(
+            self.steps, self._total_steps, settings.lr, settings.lr_warmup, settings.lr_decay, cosine=cosine
+        )
         dead_A = torch.nonzero(self.rows - self._last_fired_F >= self._dead_after).squeeze(1)
         step = self._forward_backward(x_BD, total_rows, l1_coeff, dead_A)
         scalars = torch.stack([step.loss, step.squared_error, step.active]).double()
@@ -106,27 +116,42 @@ class Learner:
                 f"Lower the learning rate (it is {settings.lr}) or raise lr_warmup, under another --sae-name."
             )
         self._count(step, total_rows)
+        if self.steps in self._resample_at:
+            self._resample(x_BD)
         if settings.target_l0 is not None and self.steps > settings.sparsity_warmup * self._total_steps:
-            self.l1_coeff = steer(self.l1_coeff, active / total_rows, settings.target_l0, self._total_steps)
+            target, total = settings.target_l0, self._total_steps
+            highest = highest_l0(self.steps, total, target, self.config.d_sae)
+            self.l1_coeff = steer(self.l1_coeff, active / total_rows, target, total, highest)
         mse = squared_error / (total_rows * self.config.d_model)
         return StepResult(loss, mse, active / total_rows, lr, l1_coeff, norm, len(dead_A))
 
     def _forward_backward(self, x_BD: Tensor, total_rows: int, l1_coeff: float, dead_A: Tensor) -> Step:
-        batch, weights, k = Batch(total_rows, self._dtype, self._ranks.sum), self.weights, self.config.k
-        if k is None:
-            return relu.loss_and_gradients(x_BD, weights, l1_coeff, batch)
-        auxk = AuxK(self.settings.auxk_coeff, dead_A)
-        if self.threshold is None:
-            return topk.loss_and_gradients(x_BD, weights, k, auxk, batch)
-        step, cutoff = batchtopk.loss_and_gradients(x_BD, weights, k, auxk, batch, self.config.prefixes)
-        rate = max(_CUTOFF_RATE, 1 / (self.steps + 1))  # the mean of all at first, so that nothing pulls it to 0
-        self.threshold += rate * (cutoff - self.threshold)
+        settings, batch = self.settings, Batch(total_rows, self._dtype, self._ranks.sum)
+        now = Now(l1_coeff, self._k(), dead_A)
+        step, cutoff = forward_backward(x_BD, self.weights, self.config, settings, now, batch)
+        if self.threshold is not None and cutoff is not None:
+            since = self.steps if settings.k_start is None else self.steps - settings.k_anneal * self._total_steps
+            # the mean of all at first, so that nothing pulls it to 0; while k falls, the latest
+            rate = max(_CUTOFF_RATE, 1 / (max(0, since) + 1))
+            self.threshold += rate * (cutoff - self.threshold)
         return step
+
+    def _k(self) -> int | None:
+        """Return k of this step."""
+        k, settings = self.config.k, self.settings
+        if k is None or settings.k_start is None:
+            return k
+        return annealed(self.steps, self._total_steps, settings.k_start, k, settings.k_anneal)
 
     def _update(self, step: Step, lr: float) -> float:
         """Take the optimiser's step; return the norm of the gradient before clipping."""
-        gradients = Weights(*(self._ranks.sum(gradient) for gradient in step.gradients))
-        return self._adam.step(gradients, lr, _LARGEST_GRADIENT)
+        gradients = step.gradients.each(self._ranks.sum)
+        t_F = self.weights.log_threshold_F
+        before_F = None if t_F is None else t_F.clone()
+        norm = self._adam.step(gradients, lr, _LARGEST_GRADIENT)
+        if t_F is not None and before_F is not None:  # Adam's step does not depend on a gradient's scale, so after it
+            t_F.copy_(before_F + self.settings.threshold_rate * (t_F - before_F))
+        return norm
 
     def _count(self, step: Step, total_rows: int) -> None:
         self.steps += 1
@@ -134,6 +159,23 @@ class Learner:
         fired_F = self._ranks.max(step.fired_F.byte()).bool()
         self._last_fired_F[fired_F] = self.rows
         self._fired_F |= fired_F
+
+    def _resample(self, x_BD: Tensor) -> None:
+        """Let dead features begin anew from rows of this batch; those for which there is no row stay dead."""
+        ranks, weights = self._ranks, self.weights
+        dead_F = self.rows - self._last_fired_F >= self._dead_after
+        wanted = int(dead_F.sum())
+        if not wanted:
+            return
+        x_centred_BD = x_BD - weights.b_dec_D
+        e_BD = x_centred_BD - decode(self._encode(x_centred_BD), weights.W_dec_FD)
+        drawn_RD = draw_rows(x_BD, e_BD.square().sum(1), wanted, ranks.rank, ranks.world, ranks.sum)
+        features_R = torch.nonzero(dead_F).squeeze(1)[: len(drawn_RD)]
+        start = first_threshold(self.settings.jumprelu_recipe, self.config.d_model)
+        replace_features(weights, features_R, dead_F, drawn_RD - weights.b_dec_D, start)
+        for moments in (self._adam.moments, self._adam.square_moments):
+            forget(moments, features_R)
+        self._last_fired_F[features_R] = self.rows
 
     def begin_epoch(self) -> None:
         """Begin to count anew which features are active in an epoch."""
@@ -154,7 +196,12 @@ class Learner:
         return Evaluation(Sums.of(x_BD, x_hat_BD, active_F), penalty)
 
     def find_threshold(self, batches: Iterable[Tensor]) -> None:
-        """Set the threshold to the one that gives normalised rows, of all ranks together, an L0 of k."""
+        """Set the threshold to the one that gives normalised rows, of all ranks together, an L0 of k.
+
+        Trained thresholds stay as they are, and no rows are read.
+        """
+        if not self.config.solves_threshold:
+            return
         search = self.begin_threshold()
         for x_BD in batches:
             self.search_threshold(search, x_BD)
@@ -173,27 +220,23 @@ class Learner:
         self.threshold = search.solve(self.config.k or 0, self._ranks.sum)
 
     def _encode(self, x_centred_BD: Tensor) -> Code:
-        if self.threshold is not None:
-            threshold_F = torch.full_like(self.weights.b_enc_F, self.threshold)
-            return threshold.encode(x_centred_BD, self.weights, threshold_F, torch.float32)
+        used, threshold_F = threshold.in_use(self.weights, self.threshold)
+        if threshold_F is not None:
+            return threshold.encode(x_centred_BD, used, threshold_F, torch.float32)
         if self.config.k is None:
-            return relu.to_code(relu.encode(x_centred_BD, self.weights, torch.float32), torch.float32)
-        return topk.encode(x_centred_BD, self.weights, self.config.k, torch.float32).positive()
+            return relu.to_code(relu.encode(x_centred_BD, used, torch.float32), torch.float32)
+        return topk.encode(x_centred_BD, used, self.config.k, torch.float32).positive()
 
     def validation_loss(self, evaluation: Evaluation) -> float:
-        """Return the loss of validation rows at the full l1 coefficient; AuxK is no part of it."""
-        loss = evaluation.sums.mse()
-        if self.config.k is None:
-            weight = relu.penalty_weight(self.l1_coeff, self.config.d_model)
-            loss += weight * float(evaluation.penalty / evaluation.sums.rows)
-        return loss
+        """Return the loss of validation rows at the full sparsity coefficient."""
+        return validation_loss(evaluation.sums, evaluation.penalty, self.config, self.l1_coeff)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a checkpoint stores of this learner, besides `numbers`."""
         state = {"last_fired": self._last_fired_F, "fired": self._fired_F}
         moments = self._adam.moments, self._adam.square_moments
         for prefix, group in zip(("", "exp_avg.", "exp_avg_sq."), (self.weights, *moments), strict=True):
-            state |= {prefix + name: tensor for name, tensor in zip(Weights.names(), group, strict=True)}
+            state |= {prefix + name: tensor for name, tensor in group.named().items()}
         return state
 
     def numbers(self) -> dict[str, float]:

@@ -174,7 +174,7 @@ class Pass:
 
     def _find_thresholds(self, epoch: int, here: Sequence[Trainee]) -> None:
         """Set the thresholds of SAEs that have one, which validation looks at."""
-        searches = [(one, one.learner.begin_threshold()) for one in here if one.learner.config.has_threshold]
+        searches = [(one, one.learner.begin_threshold()) for one in here if one.learner.config.solves_threshold]
         if not searches:
             return
         for rows in self._validation_rows(epoch, "threshold"):

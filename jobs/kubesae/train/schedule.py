@@ -1,4 +1,4 @@
-"""Schedules: learning rate, sparsity, and the controller that finds the l1 coefficient for a wanted L0.
+"""Schedules: learning rate, sparsity, k, and the controller that finds the sparsity coefficient for a wanted L0.
 
 All are pure functions of the step, so that a resumed run goes on exactly.
 """
@@ -11,16 +11,21 @@ import math
 _RESPONSE = 0.03
 # Largest error, as log(L0 / target), that it acts on: L0 starts far off, and the coefficient must not run away.
 _LARGEST_ERROR = 1.0
+# Share of the run after which L0 has to be at its target.
+_APPROACH = 0.5
 
 
-def learning_rate(step: int, total: int, peak: float, warmup: float, decay: float) -> float:
-    """Return the learning rate of `step` (from 0) of `total`: a linear rise, the peak, a linear fall to 0.
+def learning_rate(step: int, total: int, peak: float, warmup: float, decay: float, *, cosine: bool = False) -> float:
+    """Return the learning rate of `step` (from 0) of `total`: a linear rise, the peak, a fall to 0.
 
-    `warmup` and `decay` are shares of the run. The fall over the last fifth is Anthropic's (April 2024): it lowers the
+    `warmup` and `decay` are shares of the run; a decay of 0 leaves the rate at its peak. The fall is linear, or half a
+    cosine. The fall over the last fifth is Anthropic's (April 2024): it lowers the
     loss more than the same steps at the peak would.
     """
     rise = (step + 1) / (warmup * total) if warmup > 0 else 1.0
     fall = (total - step) / (decay * total) if decay > 0 else 1.0
+    if cosine:
+        fall = (1 - math.cos(math.pi * min(1.0, fall))) / 2
     return peak * min(1.0, rise, fall)
 
 
@@ -32,12 +37,34 @@ def sparsity(step: int, total: int, warmup: float) -> float:
     return min(1.0, step / (warmup * total)) if warmup > 0 else 1.0
 
 
-def steer(l1_coeff: float, l0: float, target: float, total: int) -> float:
-    """Return the l1 coefficient for the next step, given the L0 of this one.
+def annealed(step: int, total: int, start: int, end: int, share: float) -> int:
+    """Return k at `step`: a linear fall from `start` to `end` over a share of the run, rounded up, then `end`.
 
-    An integral controller on logarithms: the coefficient rises while L0 is above the target and falls while it is
-    below, at a rate set by the length of the run. L0 falls monotonically as the coefficient rises, so it settles.
+    With many active features at first, all of them learn something before they have to compete (Llama Scope,
+    arXiv 2410.20526: from d_model over the first 10%).
     """
-    error = math.log(max(l0, 1e-3) / target)
+    left = 1 - step / (share * total) if share > 0 else 0.0
+    return end + math.ceil((start - end) * max(0.0, left))
+
+
+def highest_l0(step: int, total: int, target: float, features: int) -> float:
+    """Return the L0 that `steer` allows at `step`: half of all features at first, the target after half of the run.
+
+    It falls geometrically. L0 follows the coefficient with a delay, so a coefficient that had to bring L0 down at once
+    would overshoot, and features that all of a sudden are active nowhere do not come back.
+    """
+    left = max(0.0, 1 - step / (_APPROACH * total))
+    return target * math.pow(max(1.0, features / 2 / target), left)
+
+
+def steer(coefficient: float, l0: float, target: float, total: int, highest: float | None = None) -> float:
+    """Return the sparsity coefficient for the next step, given the L0 of this one.
+
+    An integral controller on logarithms: the coefficient rises while L0 is above `highest` (default: the target) and
+    falls while it is below the target, at a rate set by the length of the run. L0 falls monotonically as the
+    coefficient rises, so it settles.
+    """
+    l0 = max(l0, 1e-3)
+    error = max(0.0, math.log(l0 / (highest or target))) + min(0.0, math.log(l0 / target))
     error = max(-_LARGEST_ERROR, min(_LARGEST_ERROR, error))
-    return l1_coeff * math.exp(error / (_RESPONSE * total))
+    return coefficient * math.exp(error / (_RESPONSE * total))

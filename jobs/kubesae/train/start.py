@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from kubesae.errors import DamagedError
-from kubesae.sae import Normaliser, Weights, initial_weights
+from kubesae.sae import Normaliser, initial_weights
+from kubesae.sae.jumprelu import first_threshold
+from kubesae.sae.weights import FREE_DECODER_NORM, no_weights
 from kubesae.shards.order import permutation
 from kubesae.train.checkpoint import Progress
 from kubesae.train.learner import Learner
+from kubesae.train.settings import unit_decoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kubesae.experiment import Sae as Settings
-    from kubesae.sae import SaeConfig
+    from kubesae.sae import SaeConfig, Weights
     from kubesae.shards import BlockRef
     from kubesae.train.checkpoint import Resumed
     from kubesae.train.distributed import Ranks
@@ -74,9 +77,9 @@ def take_sample(train: Sequence[BlockRef], order_seed: int, source: BlockSource,
 
 def fresh_start(target: Target, sample: Sample, train: Sequence[BlockRef], ranks: Ranks, total_steps: int) -> Start:
     """Draw weights on rank 0, and give them to the others."""
-    weights = _zeros(target.config, ranks.device)
+    weights = no_weights(target.config, ranks.device)
     if sample.rows_SD is not None:
-        drawn = initial_weights(target.config, sample.rows_SD, target.settings.seed)
+        drawn = draw_weights(target.config, target.settings, sample.rows_SD)
         for mine, value in zip(weights, drawn, strict=True):
             mine.copy_(value)
     ranks.broadcast(weights)
@@ -84,9 +87,21 @@ def fresh_start(target: Target, sample: Sample, train: Sequence[BlockRef], ranks
     return Start(learner, sample.normaliser, Progress())
 
 
+def draw_weights(config: SaeConfig, settings: Settings, sample_SD: Tensor) -> Weights:
+    """Return the weights that `settings` start with; `sample_SD` is normalised."""
+    return initial_weights(
+        config,
+        sample_SD,
+        settings.seed,
+        decoder_norm=1.0 if unit_decoder(settings) else FREE_DECODER_NORM,
+        threshold=first_threshold(settings.jumprelu_recipe, config.d_model),
+        centre=settings.b_dec_start,
+    )
+
+
 def resumed_start(target: Target, resumed: Resumed, train: Sequence[BlockRef], ranks: Ranks, total_steps: int) -> Start:
     """Go on from a checkpoint."""
-    weights = _zeros(target.config, ranks.device)
+    weights = no_weights(target.config, ranks.device)
     learner = make_learner(target.config, target.settings, weights, train, ranks, total_steps)
     learner.restore(resumed.tensors, resumed.numbers)
     return Start(learner, resumed.normaliser.to(ranks.device), resumed.progress)
@@ -132,8 +147,3 @@ def read_sample(source: BlockSource, refs: Sequence[BlockRef]) -> Tensor:
             "the flag counts of `kubesae verify`."
         )
     return sample_SD
-
-
-def _zeros(config: SaeConfig, device: torch.device) -> Weights:
-    matrix = (config.d_sae, config.d_model)
-    return Weights(*(torch.zeros(shape, device=device) for shape in (matrix, matrix[:1], matrix, matrix[1:])))

@@ -48,8 +48,16 @@ def tab():
 def test_bash_completes(tab):
     assert tab("") == COMMANDS.keys()
     assert tab("ver") == {"verify"}
-    assert tab("train", "--l") == {"--layer", "--l1-coeff", "--lr", "--lr-warmup", "--lr-decay"}
-    assert tab("train", "--architecture", "") == {"relu", "topk", "batchtopk", "matryoshka"}
+    assert tab("train", "--l") == {
+        "--layer",
+        "--l1-coeff",
+        "--l0-coeff",
+        "--lr",
+        "--lr-warmup",
+        "--lr-decay",
+        "--lr-decay-shape",
+    }
+    assert tab("train", "--architecture", "") == {"relu", "topk", "batchtopk", "matryoshka", "jumprelu", "gated"}
     assert tab("verify", "x.yaml", "--mode", "f") == {"full"}
     assert tab("completion", "") == {"bash", "zsh", "fish"}
     assert tab("collect", "fir") == {"default"}

@@ -17,8 +17,9 @@ def test_every_command_has_its_flags():
     sections = dict(section.split("`\n", 1) for section in page.split("\n## `")[1:])
     assert sections.keys() == COMMANDS.keys()
     assert (
-        "| `--architecture [relu\\|topk\\|batchtopk\\|matryoshka]` | relu: ReLU + L1; topk: k features each token; "
-        "batchtopk: k a token on average; matryoshka: batchtopk whose first features reconstruct by themselves  "
+        "| `--architecture [relu\\|topk\\|batchtopk\\|matryoshka\\|jumprelu\\|gated]` | relu: ReLU + L1; topk: k "
+        "features each token; batchtopk: k a token on average; matryoshka: batchtopk whose first features reconstruct "
+        "by themselves; jumprelu: a trained threshold each feature; gated: a trained gate each feature  "
         "[default: relu] |" in sections["train"]
     )
     assert "```\ntorchrun --nproc_per_node=2 -m kubesae.train experiment.yaml\n```" in sections["train"]

@@ -84,6 +84,31 @@ def test_topk_has_at_most_k_active(tmp_path: Path) -> None:
     assert ((features > 0).sum(-1) <= 2).all()
 
 
+@pytest.mark.parametrize("architecture", ["jumprelu", "gated"])
+def test_trained_thresholds_round_trip_in_raw_units(tmp_path: Path, architecture: str) -> None:
+    """The files hold the four tensors and a threshold, whatever training had besides; the SAE does what it did."""
+    plain, normaliser = trained()
+    generator = torch.Generator().manual_seed(5)
+    first, second = (0.3 * torch.randn(F, generator=generator) for _ in range(2))
+    x = acts()
+    z = (normaliser.apply(x) - plain.b_dec_D) @ plain.W_enc_FD.T
+    if architecture == "jumprelu":
+        weights = Weights(*plain, log_threshold_F=first)
+        f = torch.where(z + plain.b_enc_F > first.exp(), z + plain.b_enc_F, 0.0)
+    else:
+        weights = Weights(*plain, r_mag_F=first, b_gate_F=second)
+        f = (z * first.exp() + plain.b_enc_F).relu() * (z + second > 0)
+    config = SaeConfig(architecture=architecture, d_model=D, d_sae=F)
+    save_sae(open_store(str(tmp_path)), "one/", config, weights, normaliser, {})
+    tensors = safetensors.torch.load_file(tmp_path / "one" / "sae.safetensors")
+    assert tensors.keys() == {"W_enc", "b_enc", "W_dec", "b_dec", "threshold", "input_mean"}
+    reconstruction, features = load_sae(tmp_path / "one")(x)
+    assert torch.equal(features > 0, f > 0)
+    torch.testing.assert_close(features, f * plain.W_dec_FD.norm(dim=1) / normaliser.scale, rtol=1e-4, atol=1e-4)
+    expected = (f @ plain.W_dec_FD + plain.b_dec_D) / normaliser.scale + normaliser.mean_D
+    torch.testing.assert_close(reconstruction, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_pointer_leads_to_the_best(folder: Path) -> None:
     sae_folder = folder.parent.parent
     (sae_folder / "best.json").write_text(json.dumps({"checkpoint": "checkpoints/step-00000010"}))

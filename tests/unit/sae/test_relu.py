@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from kubesae.sae import relu
+from kubesae.sae import relu, sliced
 from kubesae.sae.step import Batch
 from kubesae.sae.weights import Weights
 from sae_oracle import assert_gradients, leaves_of
@@ -40,7 +40,7 @@ def oracle(x: torch.Tensor, weights: Weights) -> tuple[torch.Tensor, torch.Tenso
 @pytest.mark.parametrize("rows", [B, 3], ids=["one-slice", "slices"])
 def test_loss_and_gradients_are_autograds(sparse_below: float, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relu, "SPARSE_BELOW", sparse_below)
-    monkeypatch.setattr(relu, "_SLICE", rows * F)
+    monkeypatch.setattr(sliced, "_SLICE", rows * F)
     x, weights = make()
     step = relu.loss_and_gradients(x, weights, L1, Batch(B, torch.float64))
     loss, f, gradients = oracle(x, weights)

@@ -56,6 +56,16 @@ def test_topk_is_told_about_k() -> None:
     assert "l1-coeff" not in advice(TOPK, mse=0.2, dead_share=0.5)
 
 
+def test_jumprelu_is_told_about_its_own_coefficient() -> None:
+    jumprelu = SaeConfig(architecture="jumprelu", d_model=8, d_sae=64)
+    said = advice(jumprelu, l0=200.0, mse=0.002, dead_share=0.5)
+    assert "raise --l0-coeff from 0.001 to 0.003" in said
+    assert "raise --l0-coeff above 0.001" in said
+    assert "lower --l0-coeff" in said
+    assert "l1-coeff" not in said
+    assert "raise --l1-coeff from" in advice(SaeConfig(architecture="gated", d_model=8, d_sae=64), l0=200.0)
+
+
 def test_a_wanted_l0_names_the_coefficient_that_gave_it() -> None:
     assert "L0 is 70.0 (wanted: 75), found with --l1-coeff 2.13e-03." in advice(l1_coeff=2.13e-3, target_l0=75)
 

@@ -14,9 +14,9 @@ from kubesae.sae import load_sae
 from kubesae.train import Limits
 from kubesae.train.checkpoint import Checkpoints
 from kubesae.train.learner import Learner
-from small_training import BATCHTOPK, MATRYOSHKA, RELU, TOPK, Training
+from small_training import BATCHTOPK, GATED, JUMPRELU, MATRYOSHKA, RELU, TOPK, Training
 
-NAMES = {name: f"layer-004-{name}-24" for name in ("topk", "batchtopk", "matryoshka", "relu")}
+NAMES = {name: f"layer-004-{name}-24" for name in ("topk", "batchtopk", "matryoshka", "relu", "jumprelu", "gated")}
 # weights, optimiser and counters, the exported SAE, the pointer
 EXACT = (".safetensors", "best.json", "metadata.json")
 
@@ -39,9 +39,14 @@ def comparable(training: Training) -> dict[str, Any]:
 def test_sigterm_checkpoints_and_resumes_exactly(
     training: Training, another: Training, monkeypatch: pytest.MonkeyPatch, architecture: str, step: int
 ) -> None:
-    settings = {"topk": TOPK, "batchtopk": BATCHTOPK, "matryoshka": MATRYOSHKA, "relu": RELU | {"target_l0": 6.0}}[
-        architecture
-    ]
+    settings = {
+        "topk": TOPK,
+        "batchtopk": BATCHTOPK | {"k_start": 12, "k_anneal": 0.5, "lr_decay_shape": "cosine"},
+        "matryoshka": MATRYOSHKA,
+        "relu": RELU | {"target_l0": 6.0},
+        "jumprelu": JUMPRELU | {"target_l0": 6.0},
+        "gated": GATED | {"target_l0": 6.0, "dead_after": 200, "resample": [0.4, 0.8]},
+    }[architecture]
     straight = another.run(settings)
     with monkeypatch.context() as patched:
         at_call(patched, Learner, "step", step, terminate)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -17,13 +17,13 @@ from kubesae.shards import read_block, read_index
 from kubesae.shards.split import split_blocks
 from kubesae.store import open_store
 from small_experiment import write_small
-from small_training import BATCHTOPK, MATRYOSHKA, RELU, SMALL, TOPK, Training
+from small_training import BATCHTOPK, GATED, JUMPRELU, MATRYOSHKA, RELU, SMALL, TOPK, Training
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 of_every_architecture = pytest.mark.parametrize(
-    "settings", [TOPK, BATCHTOPK, MATRYOSHKA, RELU], ids=lambda settings: settings["architecture"]
+    "settings", [TOPK, BATCHTOPK, MATRYOSHKA, RELU, JUMPRELU, GATED], ids=lambda settings: settings["architecture"]
 )
 
 
@@ -137,11 +137,29 @@ def test_a_part_of_the_data_is_enough_with_max_tokens(training: Training) -> Non
     assert 400 <= sum(sizes) < 480
 
 
-def test_target_l0_is_found(training: Training) -> None:
+@pytest.mark.parametrize(
+    ("settings", "coefficient"),
+    [(RELU, "l1-coeff"), (JUMPRELU, "l0-coeff"), (JUMPRELU | {"jumprelu_recipe": "gdm"}, "l0-coeff"),
+     (GATED, "l1-coeff")],
+    ids=["relu", "jumprelu", "jumprelu-gdm", "gated"],
+)  # fmt: skip
+def test_target_l0_is_found(training: Training, settings: dict[str, Any], coefficient: str) -> None:
     """From a coefficient that is far too low; the advice names the one it found."""
-    result = training.run(RELU | {"target_l0": 5.0, "l1_coeff": 1e-4, "epochs": 40, "lr": 1e-2})
-    assert result.metrics["l0"] == pytest.approx(5.0, rel=0.25)
-    assert re.search(r"wanted: 5\), found with --l1-coeff \d\.\d\de-0\d", result.advice[0])
+    much = {"target_l0": 5.0, "l1_coeff": 1e-4, "l0_coeff": 1e-4, "epochs": 40, "lr": 1e-2}
+    result = training.run(settings | much)
+    assert result.metrics["l0"] == pytest.approx(5.0, rel=0.05)
+    assert re.search(rf"wanted: 5\), found with --{coefficient} \d\.\d\de-0\d", result.advice[0])
+
+
+@pytest.mark.parametrize("settings", [JUMPRELU, GATED], ids=lambda settings: settings["architecture"])
+def test_at_the_same_l0_trained_thresholds_reconstruct_as_topk_does(
+    training: Training, another: Training, settings: dict[str, Any]
+) -> None:
+    much = {"epochs": 40, "lr": 1e-2}
+    topk = another.run(TOPK | much | {"k": 5})
+    result = training.run(settings | much | {"target_l0": 5.0})
+    assert result.metrics["l0"] == pytest.approx(5.0, rel=0.05)
+    assert result.metrics["fvu"] < 1.1 * topk.metrics["fvu"]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +170,15 @@ def test_target_l0_is_found(training: Training) -> None:
         ({"architecture": "topk", "k": 25}, "k is 25, more than the 24 features"),
         ({"architecture": "topk", "k": 3, "target_l0": 50}, "The L0 of topk is its k"),
         ({"target_l0": 50}, "target_l0 is 50.0, not less than the 24 features"),
-        ({"target_l0": 5, "l1_coeff": 0}, "start with one above 0"),
+        ({"target_l0": 5, "l1_coeff": 0}, "l1_coeff from where it is: start with one above 0"),
+        ({"architecture": "jumprelu", "target_l0": 5, "l0_coeff": 0}, "l0_coeff from where it is"),
+        ({"architecture": "jumprelu", "k_start": 5}, "jumprelu has no k"),
+        ({"architecture": "topk", "k": 3, "k_start": 25}, "k_start is 25, more than the 24 features"),
+        ({"architecture": "topk", "k": 3, "k_start": 2}, "k_start is 2, less than k"),
+        ({"architecture": "topk", "k": 3, "resample": [0.5]}, "AuxK revives features of topk"),
+        ({"architecture": "gated", "decoder": "free"}, "The decoder of gated has rows of norm 1"),
+        ({"architecture": "jumprelu", "decoder": "unit"}, "The recipe anthropic weighs its penalty"),
+        ({"architecture": "jumprelu", "jumprelu_recipe": "gdm", "decoder": "free"}, "of jumprelu has rows of norm 1"),
         ({"validation": 0.95}, "too few to train on"),
     ],
 )

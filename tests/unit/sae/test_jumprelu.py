@@ -180,11 +180,11 @@ def test_in_float32_a_threshold_moves_by_the_learning_rate() -> None:
     """200 steps of Adam at 7e-5 against a gradient of one sign move t by 0.014; bfloat16 would lose most of it."""
     t = torch.full((F,), math.log(0.1))
     plain = Weights(torch.zeros(F, D), torch.zeros(F), torch.zeros(F, D), torch.zeros(D), log_threshold_F=t)
-    adam = Adam(plain)
+    adam = Adam(plain, unit_decoder=False)
     gradient = plain.each(torch.zeros_like)
     gradient.log_threshold_F.fill_(-1e-4)
     for _ in range(200):
-        adam.step(gradient, 7e-5)
+        adam.step(gradient, 7e-5, 1.0)
     torch.testing.assert_close(t - math.log(0.1), torch.full((F,), 200 * 7e-5), rtol=1e-2, atol=0)
 
 

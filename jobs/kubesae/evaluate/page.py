@@ -1,0 +1,127 @@
+"""evaluation.html: an evaluation for people, in one file that loads nothing else. It follows from evaluation.json.
+
+Below each chart stands what it says in this SAE's numbers (`sentences`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kubesae.evaluate import sentences
+from kubesae.page import charts, document, histogram, named_bars, table, tiles
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kubesae.evaluate.report import CrossEntropy, Evaluation
+
+
+def page(report: Evaluation) -> str:
+    """Return the page."""
+    title = f"{report.sae}: evaluation"
+    subtitle = (
+        f"{report.architecture}, {report.features:,} features, layer {report.layer}; {report.rows:,} validation rows "
+        f"in {report.blocks} blocks ({report.flagged_share:.2%} more are flagged and left out)"
+    )
+    return document(title, subtitle, [tiles(_tiles(report)), *_sections(report)])
+
+
+def _tiles(report: Evaluation) -> Iterator[tuple[str, str]]:
+    yield f"{report.fvu:.4f}", "FVU, validation"
+    yield f"{report.fvu_pca32:.4f}", "FVU of PCA, rank 32"
+    yield f"{report.l0:.1f}", "L0: features a token"
+    loss = report.cross_entropy
+    if loss is not None:
+        yield _decimal(loss.recovered_zero), "CE loss recovered"
+        yield _decimal(loss.kl_recovered_zero), "KL recovered"
+    yield _decimal(report.shrinkage.gamma_about_mean), "shrinkage about the mean"
+    yield f"{report.inactive_share:.2%}", "features never active here"
+    yield f"{report.density.dense_share:.2%}", "dense features"
+
+
+def _decimal(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"
+
+
+def _sections(report: Evaluation) -> Iterator[str]:
+    yield "<h2>Reconstruction</h2>"
+    yield charts([_fvu(report), _shrinkage(report)])
+    yield "<h2>What the model loses</h2>"
+    if report.cross_entropy is None:
+        yield sentences.paragraph(f"Not measured: {report.cross_entropy_reason}.")
+    else:
+        yield charts(_model(report.cross_entropy))
+    yield "<h2>Features</h2>"
+    yield charts(_features(report))
+    yield from _tables(report)
+
+
+def _fvu(report: Evaluation) -> str:
+    bars = [
+        ("this SAE", report.fvu, "train"),
+        ("PCA, rank 32", report.fvu_pca32, "other"),
+        ("with flagged rows", report.fvu_all_rows, "val"),
+    ]
+    return named_bars("Fraction of variance unexplained", bars, note=sentences.fvu(report))
+
+
+def _shrinkage(report: Evaluation) -> str:
+    shrinkage = report.shrinkage
+    bars = [
+        ("shrinkage", shrinkage.gamma, "train"),
+        ("about the mean", shrinkage.gamma_about_mean, "val"),
+        ("ratio of norms", shrinkage.norm_ratio, "other"),
+        ("cosine", shrinkage.cosine, "other"),
+    ]
+    known = [(name, value, kind) for name, value, kind in bars if value is not None]
+    return named_bars("Shrinkage (1: none)", known, note=sentences.shrinkage(shrinkage))
+
+
+def _model(loss: CrossEntropy) -> Iterator[str]:
+    bars = [
+        ("clean", loss.clean, "other"),
+        ("with the SAE", loss.spliced, "train"),
+        ("ablated to mean", loss.mean_ablated, "val"),
+        ("ablated to zero", loss.zero_ablated, "val"),
+    ]
+    yield named_bars("Cross-entropy (nats a token)", bars, note=sentences.cross_entropy(loss))
+    bars = [
+        ("with the SAE", loss.kl_spliced, "train"),
+        ("ablated to mean", loss.kl_mean_ablated, "val"),
+        ("ablated to zero", loss.kl_zero_ablated, "val"),
+    ]
+    yield named_bars("KL divergence from the clean model (nats a token)", bars, note=sentences.divergence(loss))
+
+
+def _features(report: Evaluation) -> Iterator[str]:
+    l0, density, similarity = report.l0_rows, report.density, report.similarity
+    yield histogram(
+        "Rows by L0", l0.histogram.edges, l0.histogram.counts, x_label="active features", note=sentences.l0(report)
+    )
+    yield histogram(
+        "Features by density",
+        density.log10_histogram.edges,
+        density.log10_histogram.counts,
+        x_label="log10 of the share of rows",
+        note=sentences.density(report),
+    )
+    if similarity is not None:
+        yield histogram(
+            "Features by largest cosine",
+            similarity.histogram.edges,
+            similarity.histogram.counts,
+            x_label="cosine with the nearest decoder row",
+            note=sentences.similarity(similarity),
+        )
+
+
+def _tables(report: Evaluation) -> Iterator[str]:
+    if report.density.densest:
+        yield "<h2>Densest features</h2>"
+        yield table(
+            ("Feature", "Active on"), [(str(one.feature), f"{one.share:.2%}") for one in report.density.densest]
+        )
+    if report.similarity is not None:
+        yield "<h2>Closest features</h2>"
+        rows = [(f"{pair.feature} and {pair.other}", f"{pair.cosine:.4f}") for pair in report.similarity.closest]
+        yield table(("Features", "Cosine"), rows)

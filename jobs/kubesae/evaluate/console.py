@@ -68,4 +68,4 @@ def _model(loss: CrossEntropy) -> Iterator[str]:
 
 
 def _share(value: float | None) -> str:
-    return "undefined: the ablation does no damage" if value is None else f"{value:.4f}"
+    return "undefined, for that does no damage" if value is None else f"{value:.4f}"

@@ -52,8 +52,7 @@ def _sections(report: Evaluation) -> Iterator[str]:
     else:
         yield charts(_model(report.cross_entropy))
     yield "<h2>Features</h2>"
-    yield charts(_features(report))
-    yield from _tables(report)
+    yield charts([*_features(report), *_tables(report)])
 
 
 def _fvu(report: Evaluation) -> str:
@@ -68,8 +67,8 @@ def _fvu(report: Evaluation) -> str:
 def _shrinkage(report: Evaluation) -> str:
     shrinkage = report.shrinkage
     bars = [
-        ("shrinkage", shrinkage.gamma, "train"),
-        ("about the mean", shrinkage.gamma_about_mean, "val"),
+        ("gamma", shrinkage.gamma, "train"),
+        ("gamma about mean", shrinkage.gamma_about_mean, "val"),
         ("ratio of norms", shrinkage.norm_ratio, "other"),
         ("cosine", shrinkage.cosine, "other"),
     ]
@@ -116,12 +115,9 @@ def _features(report: Evaluation) -> Iterator[str]:
 
 
 def _tables(report: Evaluation) -> Iterator[str]:
-    if report.density.densest:
-        yield "<h2>Densest features</h2>"
-        yield table(
-            ("Feature", "Active on"), [(str(one.feature), f"{one.share:.2%}") for one in report.density.densest]
-        )
     if report.similarity is not None:
-        yield "<h2>Closest features</h2>"
         rows = [(f"{pair.feature} and {pair.other}", f"{pair.cosine:.4f}") for pair in report.similarity.closest]
-        yield table(("Features", "Cosine"), rows)
+        yield table("Closest features", ("Features", "Cosine"), rows)
+    if report.density.densest:
+        rows = [(str(one.feature), f"{one.share:.2%}") for one in report.density.densest]
+        yield table("Densest features", ("Feature", "Active on"), rows)

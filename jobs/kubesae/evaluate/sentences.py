@@ -54,7 +54,8 @@ def shrinkage(found: Shrinkage) -> str:
 def cross_entropy(loss: CrossEntropy) -> str:
     """Say how much of the loss is kept."""
     more = loss.spliced - loss.clean
-    said = f"With the SAE in its layer the model predicts {more:+.4f} nats a token worse ({_predictions(loss)})"
+    way = "higher" if more >= 0 else "lower"
+    said = f"With the SAE in its layer the model's loss is {abs(more):.4f} nats a token {way} ({_predictions(loss)})"
     if loss.recovered_zero is None:
         return f"{said}. Ablation to zero does no damage, so there is nothing to recover."
     mean = "" if loss.recovered_mean is None else f", {loss.recovered_mean:.1%} of that of the mean"

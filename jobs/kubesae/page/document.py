@@ -18,7 +18,7 @@ body { margin: 0; background: var(--ground); color: var(--text); font: 15px/1.5 
 main { max-width: 1180px; margin: 0 auto; padding: 28px 20px 60px; }
 h1 { font-size: 24px; margin: 0; } h2 { font-size: 17px; margin: 34px 0 12px; }
 .quiet { color: var(--quiet); margin: 4px 0 22px; }
-.numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; }
+.numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: 12px; }
 .numbers div { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 14px; }
 .numbers b { display: block; font-size: 22px; font-weight: 600; font-variant-numeric: tabular-nums; }
 .numbers span { color: var(--quiet); font-size: 13px; }
@@ -73,9 +73,10 @@ def charts(figures: Iterable[str]) -> str:
     return f'<div class="charts">{"".join(figures)}</div>'
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table."""
+def table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a figure with a table; the first column is a name."""
     lines = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
     body = "".join(f"<tr>{line}</tr>" for line in lines)
-    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
-    return f'<div class="scroll"><table><tr>{titles}</tr>{body}</table></div>'
+    titles = "".join(f"<th>{escape(name)}</th>" for name in head)
+    shown = f'<div class="scroll"><table><tr>{titles}</tr>{body}</table></div>'
+    return f"<figure><figcaption>{escape(title)}</figcaption>{shown}</figure>"

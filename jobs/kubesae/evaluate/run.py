@@ -86,7 +86,7 @@ def evaluate(experiment: Experiment, data: Store, output: Store, name: str | Non
     if measured.unflagged.rows == 0:
         raise DamagedError(
             f"All rows of the {len(split.validation)} validation blocks are flagged: there is nothing to evaluate on. "
-            "Look at the flags with `kubesae ledger`."
+            "Look at the flag counts of `kubesae verify`."
         )
     report = _report(named, identity, split, measured)
     try:

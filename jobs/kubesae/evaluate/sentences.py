@@ -21,7 +21,7 @@ def fvu(report: Evaluation) -> str:
     """Say what the FVU is worth beside PCA."""
     explained = f"The SAE explains {1 - report.fvu:.1%} of the variance with {report.l0:.1f} features a row"
     if report.fvu < report.fvu_pca32:
-        share = f", and leaves {report.fvu / report.fvu_pca32:.2f} times as much as the best 32 directions do"
+        share = f", and leaves {report.fvu / report.fvu_pca32:.2f} times as much open as the best 32 directions do"
         return f"{explained}{share}. {_flagged(report)}"
     if report.fvu_pca32 == 0:
         return f"{explained}. The rows have no more than 32 directions, so PCA leaves nothing. {_flagged(report)}"

@@ -13,7 +13,9 @@ from kubesae.page import charts, document, histogram, named_bars, table, tiles
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kubesae.evaluate.report import CrossEntropy, Evaluation
+    from kubesae.evaluate.report import CrossEntropy, Evaluation, Histogram
+
+_FEW_BARS = 15
 
 
 def page(report: Evaluation) -> str:
@@ -93,10 +95,9 @@ def _model(loss: CrossEntropy) -> Iterator[str]:
 
 
 def _features(report: Evaluation) -> Iterator[str]:
-    l0, density, similarity = report.l0_rows, report.density, report.similarity
-    yield histogram(
-        "Rows by L0", l0.histogram.edges, l0.histogram.counts, x_label="active features", note=sentences.l0(report)
-    )
+    density, similarity = report.density, report.similarity
+    edges, counts = _with_room(report.l0_rows.histogram)
+    yield histogram("Rows by L0", edges, counts, x_label="active features", note=sentences.l0(report))
     yield histogram(
         "Features by density",
         density.log10_histogram.edges,
@@ -112,6 +113,18 @@ def _features(report: Evaluation) -> Iterator[str]:
             x_label="cosine with the nearest decoder row",
             note=sentences.similarity(similarity),
         )
+
+
+def _with_room(found: Histogram) -> tuple[list[float], list[int]]:
+    """Return a histogram of whole numbers with empty bars beside the others where these are few, as TopK's one is."""
+    edges, counts = list(found.edges), list(found.counts)
+    while len(counts) < _FEW_BARS:
+        if edges[0] > 0:
+            edges.insert(0, edges[0] - 1)
+            counts.insert(0, 0)
+        edges.append(edges[-1] + 1)
+        counts.append(0)
+    return edges, counts
 
 
 def _tables(report: Evaluation) -> Iterator[str]:

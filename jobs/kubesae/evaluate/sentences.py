@@ -40,15 +40,13 @@ def shrinkage(found: Shrinkage) -> str:
     gamma = found.gamma_about_mean
     if gamma is None:
         return "Undefined: no reconstruction is along its row."
+    raw = "" if found.gamma is None else f"; of raw rows it is {found.gamma:.4f}"
     if abs(gamma - 1) <= _UNBIASED:
-        said = f"About the mean, reconstructions are as long as they should be (gamma {gamma:.4f})"
-    else:
-        way = "short" if gamma < 1 else "long"
-        said = f"About the mean, reconstructions are {abs(1 - gamma):.1%} too {way} (gamma {gamma:.4f})"
-    raw = "" if found.gamma is None else f"; the mean, which b_dec gives, hides some of it in the raw {found.gamma:.4f}"
-    if found.gamma is not None and abs(found.gamma - 1) >= abs(gamma - 1):
-        raw = f"; of raw rows it is {found.gamma:.4f}"
-    return f"{said}{raw}."
+        return f"About the mean, reconstructions are as long as they should be (gamma {gamma:.4f}){raw}."
+    way = "short" if gamma < 1 else "long"
+    if found.gamma is not None and abs(found.gamma - 1) < abs(gamma - 1):
+        raw = f"; the mean, which b_dec gives, hides some of it in the raw {found.gamma:.4f}"
+    return f"About the mean, reconstructions are {abs(1 - gamma):.1%} too {way} (gamma {gamma:.4f}){raw}."
 
 
 def cross_entropy(loss: CrossEntropy) -> str:

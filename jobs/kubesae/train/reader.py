@@ -221,9 +221,7 @@ class Reader:
                     x_BD = self._source.gather(list(zip(blocks, hands[j], strict=True)), self._batches[0])
                     yield _Share(x_BD, sizes[first:], window.first + j + 1)
         except (GeneratorExit, CancelledError):
-            for reading in self._reading:
-                reading.cancel()
-            wait(self._reading)
+            wait([reading for reading in self._reading if not reading.cancel()])
             raise
 
     def _read_ahead(self, shares: Sequence[Sequence[BlockRef]], window: int) -> None:

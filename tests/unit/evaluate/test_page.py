@@ -134,6 +134,19 @@ def test_sentences_say_the_numbers():
     assert sentences.l0(CASES["topk"]) == "Every row has exactly 32 active features."
 
 
+def test_one_l0_of_all_rows_is_a_bar_among_others():
+    chart = re.search(r"<figcaption>Rows by L0.*?</svg>", page(CASES["topk"]), flags=re.DOTALL)[0]
+    counts = [int(count) for count in re.findall(r": (\d+)</title>", chart)]
+    assert counts == [0] * 7 + [9] + [0] * 7
+    assert "<title>32 to 33: 9</title>" in chart
+
+
+def test_an_unbiased_sae_has_nothing_to_hide():
+    found = Shrinkage(gamma=1.001, gamma_about_mean=1.003, norm_ratio=1, cosine=1)
+    said = "About the mean, reconstructions are as long as they should be (gamma 1.0030); of raw rows it is 1.0010."
+    assert sentences.shrinkage(found) == said
+
+
 def test_a_histogram_stands_on_its_axis():
     chart = histogram("t", (0.0, 1.0, 2.0, 4.0), (5, 0, 10), x_label="x", note="n")
     places = r'<rect class="train" x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"'

@@ -82,8 +82,8 @@ demo: setup ## the whole pipeline on a small real model, in minutes
 
 bench: setup ## measure: make bench NAME=demo prints one JSON row a figure
 	@if [[ -z "$(NAME)" ]]; then \
-		echo "Say which: make bench NAME=<one of: $(patsubst bench/%.py,%,$(wildcard bench/[a-z]*.py))>" >&2; exit 2; fi
-	@PYTHONPATH=tests/support:tests/cluster $(BIN)/python -m bench.$(NAME)
+		echo "Say which: make bench NAME=<one of: $(subst _,-,$(patsubst bench/%.py,%,$(wildcard bench/[a-z]*.py)))>" >&2; exit 2; fi
+	@PYTHONPATH=tests/support:tests/cluster $(BIN)/python -m bench.$(subst -,_,$(NAME))
 
 clean: ## remove what the tools leave behind, but not .venv
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

@@ -82,7 +82,14 @@ def test_the_whole_pipeline(file, store_url):
     for line in ("Found 5 activation chunks", f"Total activations: {TOKENS:,}", "Epoch 1:", "  Val   - Loss: "):
         assert line in trained
     assert "✓ New best model! (val_loss=" in trained
-    assert "fvu" in kubesae("evaluate", file).lower()
+    evaluated = kubesae("evaluate", file)
+    for line in ("  FVU  ", "  shrinkage  ", "  dense features  ", "  alike features  ", "  KL recovered  "):
+        assert line in evaluated
+    store = open_store(store_url)
+    (page,) = (key for key in store.list("sae/") if key.endswith("/evaluation.html"))
+    found = json.loads(store.read(page.replace(".html", ".json")))
+    assert found["l0_rows"]["quantiles"]["most"] == 4
+    assert f"{found['cross_entropy']['kl_spliced']:.4f}" in store.read(page).decode()
     shown = kubesae("interpret", file, "--statistics")
     assert "Top 20 Features by Max Activation:\n 1. Feature " in shown
     feature = shown.split(" 1. Feature ")[1].split(":")[0]

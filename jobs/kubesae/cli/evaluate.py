@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="print the report as JSON")
 def command(experiment: Path | None, sae_name: str | None, ce_contexts: int, as_json: bool, **flags: Any) -> None:
-    """Measure an SAE on the validation blocks: FVU, L0, dead features, CE loss recovered.
+    """Measure an SAE on the validation blocks: reconstructions, features, and what the model itself loses.
 
-    Writes sae/NAME/evaluation.json below the output prefix.
+    FVU, shrinkage, the spread of L0, dead, dense and alike features, CE loss and KL recovered. Writes
+    sae/NAME/evaluation.json below the output prefix, and sae/NAME/evaluation.html with plots.
     """
     resolved = resolve(experiment, overrides(flags))
     from kubesae.evaluate import evaluate, report_lines  # noqa: PLC0415 - keeps --help fast

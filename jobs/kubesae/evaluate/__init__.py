@@ -1,6 +1,7 @@
-"""FVU, L0, dead features and recovered cross-entropy of an SAE on the validation blocks."""
+"""How good an SAE is on the validation blocks: reconstructions, features, and what the model itself loses."""
 
-from kubesae.evaluate.report import CrossEntropy, Evaluation, report_lines
+from kubesae.evaluate.console import report_lines
+from kubesae.evaluate.report import CrossEntropy, Evaluation
 from kubesae.evaluate.run import evaluate
 
 __all__ = ["CrossEntropy", "Evaluation", "evaluate", "report_lines"]

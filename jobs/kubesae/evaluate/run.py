@@ -2,8 +2,9 @@
 
     kubesae evaluate experiment.yaml
 
-FVU, L0 and dead features come from the stored activations; the loss that the model itself recovers from running the
-whole model with the SAE spliced in, where it is at hand and fits. Legend: N rows, D d_model.
+What can be said of reconstructions and features comes from one read of the stored activations; the loss that the model
+itself recovers from running the whole model with the SAE spliced in, where it is at hand and fits. Legend: N rows,
+D d_model.
 """
 
 from __future__ import annotations
@@ -11,12 +12,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from kubesae.compare import write_comparison
-from kubesae.errors import ConfigError, HubError, MissingError
-from kubesae.evaluate.report import CrossEntropy, Evaluation
+from kubesae.errors import ConfigError, DamagedError, HubError, MissingError
+from kubesae.evaluate.features import density, similarity
+from kubesae.evaluate.page import page
+from kubesae.evaluate.report import FORMAT, CrossEntropy, Evaluation, RowL0, Shrinkage
 from kubesae.evaluate.splice import Context, load_language_model, measure
+from kubesae.evaluate.spread import quantiles, whole_numbers
+from kubesae.evaluate.sums import RowSums, l0_of
 from kubesae.experiment import Sae, parse_json_object, validate
 from kubesae.ledger import keys, require_identity
 from kubesae.model import resolve_model
@@ -49,6 +55,7 @@ class _Measured:
 
     unflagged: Sums
     flagged: Sums
+    rows: RowSums
     covariance: Covariance
     contexts: list[Context] = field(default_factory=list)
 
@@ -56,7 +63,7 @@ class _Measured:
 def evaluate(experiment: Experiment, data: Store, output: Store, name: str | None, contexts: int) -> Evaluation:
     """Evaluate an SAE and write `sae/<name>/evaluation.json`, or return what is there if it says as much.
 
-    Either way the comparison of all SAEs is made anew.
+    The page for people, `evaluation.html`, is written before it. Either way the comparison of all SAEs is made anew.
 
     Args:
         experiment: says where the model is.
@@ -78,6 +85,11 @@ def evaluate(experiment: Experiment, data: Store, output: Store, name: str | Non
         return stored
     split = _split(data, identity, named)
     measured = _read(data, split.validation, named.sae, identity.context, contexts)
+    if measured.unflagged.rows == 0:
+        raise DamagedError(
+            f"All rows of the {len(split.validation)} validation blocks are flagged: there is nothing to evaluate on. "
+            "Look at the flag counts of `kubesae verify`."
+        )
     report = _report(named, identity, split, measured)
     try:
         loss = _cross_entropy(experiment, identity, named, measured)
@@ -85,18 +97,23 @@ def evaluate(experiment: Experiment, data: Store, output: Store, name: str | Non
         report = report.model_copy(update={"cross_entropy_reason": str(error)})
     else:
         report = report.model_copy(update={"cross_entropy": loss})
+    output.put(keys.evaluation_page(named.name), page(report).encode())
     output.put(keys.evaluation(named.name), report.to_json())
     write_comparison(output)
     return report
 
 
 def _stored(output: Store, identity: DataIdentity, named: NamedSae, contexts: int) -> Evaluation | None:
-    """Return the stored evaluation of this data and SAE, unless it was made on fewer contexts."""
+    """Return the stored evaluation of this data and SAE, unless it is of an older format or on fewer contexts."""
     key = keys.evaluation(named.name)
     try:
-        found = validate(Evaluation, parse_json_object(output.read(key), output.url_of(key)), output.url_of(key))
+        document = parse_json_object(output.read(key), output.url_of(key))
     except MissingError:
         return None
+    version = document.get("format")
+    if isinstance(version, int) and version < FORMAT:
+        return None
+    found = validate(Evaluation, document, output.url_of(key))
     measured = found.cross_entropy.contexts if found.cross_entropy is not None else 0
     same = (found.identity, found.sae_sha256) == (identity.sha256, named.sha256)
     return found if same and measured >= contexts else None
@@ -114,24 +131,27 @@ def _split(data: Store, identity: DataIdentity, named: NamedSae) -> Split:
 def _read(data: Store, refs: Sequence[BlockRef], sae: TrainedSae, context: int, wanted: int) -> _Measured:
     """Read the validation blocks once; keep the first contexts of each, so that `wanted` come from many blocks."""
     sizes = (sae.config.d_model, sae.config.d_sae)
-    measured = _Measured(Sums.zero(*sizes), Sums.zero(*sizes), Covariance.zero(sizes[0]))
+    measured = _Measured(Sums.zero(*sizes), Sums.zero(*sizes), RowSums.zero(*sizes), Covariance.zero(sizes[0]))
     share = -(-wanted // len(refs))
     for ref in refs:
         block = read_block(data, ref)
         x_ND, unflagged_N = torch.from_numpy(block.float32()), torch.from_numpy(block.flags == 0)
         for rows_ND, kept_N in zip(x_ND.split(SLICE), unflagged_N.split(SLICE), strict=True):
-            measured.unflagged += _sums(sae, rows_ND[kept_N])
-            measured.flagged += _sums(sae, rows_ND[~kept_N])
+            sums, row_sums = _sums(sae, rows_ND[kept_N])
+            measured.unflagged += sums
+            measured.rows += row_sums
+            measured.flagged += _sums(sae, rows_ND[~kept_N])[0]
             measured.covariance.add(rows_ND[kept_N])
         measured.contexts += _contexts(block, context)[:share]
     measured.contexts = measured.contexts[:wanted]
     return measured
 
 
-def _sums(sae: TrainedSae, x_ND: Tensor) -> Sums:
-    code = sae.codes(x_ND)
+def _sums(sae: TrainedSae, x_ND: Tensor) -> tuple[Sums, RowSums]:
+    code, features = sae.codes(x_ND), sae.config.d_sae
     x_hat_ND = decode(code, sae.weights.W_dec_FD) + sae.weights.b_dec_D
-    return Sums.of(x_ND, x_hat_ND, torch.bincount(code.features_N, minlength=sae.config.d_sae))
+    sums = Sums.of(x_ND, x_hat_ND, torch.bincount(code.features_N, minlength=features))
+    return sums, RowSums.of(x_ND, x_hat_ND, l0_of(code), features)
 
 
 def _contexts(block: BlockData, context: int) -> list[Context]:
@@ -142,12 +162,15 @@ def _contexts(block: BlockData, context: int) -> list[Context]:
 
 
 def _report(named: NamedSae, identity: DataIdentity, split: Split, measured: _Measured) -> Evaluation:
-    unflagged = measured.unflagged
+    unflagged, rows, config = measured.unflagged, measured.rows, named.sae.config
     everything = unflagged + measured.flagged
+    with_l0 = rows.with_l0.numpy()
     return Evaluation(
         identity=identity.sha256,
         sae=named.name,
         sae_sha256=named.sha256,
+        architecture=config.architecture,
+        features=config.d_sae,
         layer=named.layer,
         blocks=len(split.validation),
         rows=int(unflagged.rows),
@@ -155,9 +178,20 @@ def _report(named: NamedSae, identity: DataIdentity, split: Split, measured: _Me
         fvu=unflagged.fvu(),
         fvu_all_rows=everything.fvu(),
         fvu_pca32=measured.covariance.pca_fvu(),
+        shrinkage=Shrinkage(
+            gamma=rows.shrinkage(),
+            gamma_about_mean=rows.shrinkage_about_mean(),
+            norm_ratio=rows.norm_ratio(),
+            cosine=rows.mean_cosine(),
+        ),
         l0=unflagged.l0(),
+        l0_rows=RowL0(
+            quantiles=quantiles(np.arange(len(with_l0), dtype=float), with_l0), histogram=whole_numbers(with_l0)
+        ),
         inactive_share=unflagged.dead_share(),
         dead_share=named.sae.metadata.get("metrics", {}).get("dead_share"),
+        density=density(unflagged.active_F.numpy(), int(unflagged.rows)),
+        similarity=similarity(named.sae.weights.W_dec_FD),
         cross_entropy=None,
         cross_entropy_reason=None,
     )

@@ -1,10 +1,12 @@
-"""Cross-entropy recovered: the model's own loss when a layer's output is replaced by the SAE's reconstruction.
+"""Cross-entropy and KL recovered: what the model loses when a layer's output is replaced by the SAE's reconstruction.
 
-    recovered = (ablated - spliced) / (ablated - clean)         1: nothing is lost; 0: as bad as the ablation
+    CE recovered = (ablated - spliced) / (ablated - clean)      1: nothing is lost; 0: as bad as the ablation
+    KL recovered = 1 - KL(clean || spliced) / KL(clean || ablated)
 
-as SAEBench's core evaluation has it (arXiv 2503.09532), against ablation to zero and to the mean. All four losses are
-means over the same next-token predictions. Only unflagged positions are replaced, in every variant: attention sinks and
-special tokens, which the SAE was not trained on, keep their activations, or the score would be about them.
+as SAEBench's core evaluation has them (arXiv 2503.09532), against ablation to zero and to the mean. All losses are
+means over the same next-token predictions. Cross-entropy forgives a change that happens to favour the right token; the
+divergence forgives none. Only unflagged positions are replaced, in every variant: attention sinks and special tokens,
+which the SAE was not trained on, keep their activations, or the score would be about them.
 
 Legend: T tokens of a context, D d_model, V vocabulary. A batch is one context, so that activations are [1, T, D].
 """
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     # activations [N, D] -> what stands in their place, [N, D]
     Replace = Callable[[Tensor], Tensor]
 
+# Predictions compared at a time: two log-probabilities of all tokens in float32 for each.
+_PREDICTIONS = 256
 _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -120,16 +124,22 @@ def measure(model: nn.Module, module: nn.Module, contexts: Sequence[Context], sa
         "mean_ablated": mean_D.expand_as,
     }
     predictions = sum(len(context.ids_T) - 1 for context in contexts)
-    losses = {
-        name: sum(_loss(model, module, context, replace) for context in contexts) / predictions
-        for name, replace in variants.items()
-    }
+    sums = dict.fromkeys(variants, torch.zeros(2, dtype=torch.float64))
+    for context in contexts:
+        clean_TV = _logits(model, module, context, None)
+        for name, replace in variants.items():
+            other_TV = clean_TV if replace is None else _logits(model, module, context, replace)
+            sums[name] = sums[name] + _losses(context, clean_TV, other_TV)
+    losses, divergences = ({name: float(pair[i] / predictions) for name, pair in sums.items()} for i in range(2))
     return CrossEntropy(
         contexts=len(contexts),
         predictions=predictions,
         recovered_zero=_recovered(losses, "zero_ablated"),
         recovered_mean=_recovered(losses, "mean_ablated"),
+        kl_recovered_zero=_recovered(divergences, "zero_ablated"),
+        kl_recovered_mean=_recovered(divergences, "mean_ablated"),
         **losses,
+        **{f"kl_{name}": value for name, value in divergences.items() if name != "clean"},
     )
 
 
@@ -140,18 +150,36 @@ def _recovered(losses: dict[str, float], ablated: str) -> float | None:
 
 
 @torch.inference_mode()
-def _loss(model: nn.Module, module: nn.Module, context: Context, replace: Replace | None) -> float:
-    """Summed cross-entropy of the predictions of one context."""
+def _logits(model: nn.Module, module: nn.Module, context: Context, replace: Replace | None) -> Tensor:
+    """Return [T - 1, V]: what the model says of each next token of a context."""
     device = next(model.parameters()).device
     ids_T = torch.from_numpy(context.ids_T.astype("int64")).to(device)
     handle = None if replace is None else module.register_forward_hook(_splice(context, replace))
     try:
-        logits_TV = model(input_ids=ids_T[None], use_cache=False).logits[0]
+        logits_TV: Tensor = model(input_ids=ids_T[None], use_cache=False).logits[0, :-1]
     finally:
         if handle is not None:
             handle.remove()
-    targets_T = ids_T[1:].to(logits_TV.device)
-    return float(F.cross_entropy(logits_TV[:-1].float(), targets_T, reduction="sum"))
+    return logits_TV
+
+
+@torch.inference_mode()
+def _losses(context: Context, clean_TV: Tensor, other_TV: Tensor) -> Tensor:
+    """Return, float64 [2], the cross-entropy of `other_TV` and KL(clean || other), each summed over the predictions."""
+    targets_T = torch.from_numpy(context.ids_T[1:].astype("int64")).to(other_TV.device)
+    total = torch.zeros(2, dtype=torch.float64)
+    for rows in torch.arange(len(targets_T)).split(_PREDICTIONS):
+        at = slice(int(rows[0]), int(rows[-1]) + 1)
+        clean, other = (F.log_softmax(logits_TV[at].float(), dim=1) for logits_TV in (clean_TV, other_TV))
+        loss = F.nll_loss(other, targets_T[at], reduction="none").sum(dtype=torch.float64)
+        total += torch.stack([loss, divergence(clean, other).sum(dtype=torch.float64)]).cpu()
+    return total
+
+
+def divergence(p_TV: Tensor, q_TV: Tensor) -> Tensor:
+    """Return [T]: KL(p || q) of log-probabilities. It is not below 0, where rounding would have it so."""
+    ratio_TV = torch.where(p_TV > -torch.inf, p_TV - q_TV, 0.0)  # a token that p rules out counts for nothing
+    return (p_TV.exp() * ratio_TV).sum(1).clamp_min(0)
 
 
 def _splice(context: Context, replace: Replace) -> Any:

@@ -180,6 +180,11 @@ def evaluation(name: str) -> str:
     return f"sae/{name}/evaluation.json"
 
 
+def evaluation_page(name: str) -> str:
+    """Evaluation of an SAE as a page for people."""
+    return f"sae/{name}/evaluation.html"
+
+
 def interpretation(name: str, file: str) -> str:
     """One file of the interpretation of an SAE; `INTERPRETED` is written last."""
     return f"interpret/{name}/{file}"

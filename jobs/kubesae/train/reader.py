@@ -2,7 +2,9 @@
 
 An epoch takes the training blocks in a seeded permutation. A run of them, about `shuffle_rows` rows, is a *window*: its
 blocks are read by ranged reads into one preallocated buffer while the window before it is trained on. They stay there
-as they lie in the tar, and a batch is gathered from them: each row is copied once. Memory: two windows and a batch.
+as they lie in the tar, and a batch is gathered from them, while the batch before it is trained on: each row is copied
+once. Memory: two windows and two batches.
+
 A window has a planned number of batches, ceil(its rows / batch size); each of its blocks is shuffled and dealt evenly
 over them, so every batch holds rows of every block of its window. Flagged rows (first positions, special tokens, norm
 outliers) are left out, which makes batches a little smaller, never different in number. Where blocks have fewer rows
@@ -16,7 +18,7 @@ epoch and position (batches of the epoch already taken); nothing else has to be 
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -25,6 +27,7 @@ import torch
 
 from kubesae.shards import codec, read_block
 from kubesae.shards.order import permutation
+from kubesae.train.windows import windows_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -36,47 +39,14 @@ if TYPE_CHECKING:
     from kubesae.shards import BlockData, BlockRef
     from kubesae.store import Store
     from kubesae.train.distributed import Ranks
+    from kubesae.train.windows import Window
 
 CACHE_LINE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """A run of blocks that is shuffled together. `first` is the epoch's number of its first batch."""
-
-    refs: tuple[BlockRef, ...]
-    first: int
-    batches: int
-
-
-def windows_of(refs: Sequence[BlockRef], shuffle_rows: int, batch_size: int, seed: int, epoch: int) -> list[Window]:
-    """Return the windows of an epoch, in order. A last one of less than half the size is joined to the one before."""
-    runs: list[list[BlockRef]] = []
-    room = 0
-    for i in permutation(len(refs), seed, epoch):
-        if room <= 0:
-            runs.append([])
-            room = shuffle_rows
-        runs[-1].append(refs[i])
-        room -= refs[i].rows
-    if len(runs) > 1 and _rows(runs[-1]) < shuffle_rows // 2:
-        runs[-2].extend(runs.pop())
-    windows = []
-    first = 0
-    for run in runs:
-        batches = -(-_rows(run) // batch_size)
-        windows.append(Window(tuple(run), first, batches))
-        first += batches
-    return windows
-
-
-def _rows(refs: Sequence[BlockRef]) -> int:
-    return sum(ref.rows for ref in refs)
-
-
-@dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows of this rank's share of a batch. They lie in memory that the next batch is written to.
+    """Rows of this rank's share of a batch. They lie in memory that is written to once the next batch is asked for.
 
     Attributes:
         x_BD: raw activations as stored [rows, d_model], bfloat16 or float32.
@@ -87,6 +57,15 @@ class Batch:
 
     x_BD: Tensor
     total_rows: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """This rank's share of a batch, with its rows in each batch of the window from where the epoch was entered."""
+
+    x_BD: Tensor
+    sizes: list[int]
     position: int
 
 
@@ -181,8 +160,10 @@ class Reader:
         self._seed = seed
         self._ranks = ranks
         self._buffers = [np.empty(0, np.uint8), np.empty(0, np.uint8)]
-        self._batch = source.memory(0)
+        self._batches = [source.memory(0), source.memory(0)]
+        self._reading: list[Future[BlockData]] = []
         self.waited = 0.0
+        """Seconds that batches were waited for."""
 
     def windows(self, epoch: int) -> list[Window]:
         """Return the windows of an epoch."""
@@ -193,30 +174,60 @@ class Reader:
         return sum(window.batches for window in self.windows(epoch))
 
     def batches(self, epoch: int, position: int) -> Generator[Batch, None, None]:
-        """Yield the batches of an epoch after the first `position`. Every rank must take the same ones."""
+        """Yield the batches of an epoch after the first `position`. Every rank must take the same ones.
+
+        A thread is one batch ahead. What ranks do together is done here: they meet in the order of the callers' steps.
+        """
+        gathered = self._gathered(epoch, position)
+        pool = ThreadPoolExecutor(1, thread_name_prefix="gather")
+        ahead = pool.submit(next, gathered, None)
+        totals: list[int] = []
+        try:
+            while True:
+                began = time.perf_counter()
+                share = ahead.result()
+                self.waited += time.perf_counter() - began
+                if share is None:
+                    return
+                ahead = pool.submit(next, gathered, None)
+                totals = totals or self._ranks.sum(torch.tensor(share.sizes)).tolist()
+                yield Batch(share.x_BD, totals.pop(0), share.position)
+        except GeneratorExit:  # who goes on with another epoch reads into the same buffers
+            for reading in self._reading:
+                reading.cancel()
+            pool.shutdown()
+            gathered.close()
+            raise
+        finally:
+            pool.shutdown(wait=False)
+
+    def _gathered(self, epoch: int, position: int) -> Generator[_Share]:
+        """Yield this rank's share of each batch. Its memory is used again two batches later."""
         windows = [window for window in self.windows(epoch) if window.first + window.batches > position]
         shares = [window.refs[self._ranks.rank :: self._ranks.world] for window in windows]
         self._make_room(max(map(bytes_of, shares), default=0))
-        ahead = self._source.start(shares[0], self._buffers[0]) if shares else []
+        self._read_ahead(shares, 0)
         try:
             for i, window in enumerate(windows):
-                began = time.perf_counter()
-                blocks = [reading.result() for reading in ahead]
-                self.waited += time.perf_counter() - began
-                ahead = self._source.start(shares[i + 1], self._buffers[(i + 1) % 2]) if i + 1 < len(windows) else []
+                blocks = [reading.result() for reading in self._reading]
+                self._read_ahead(shares, i + 1)
                 hands = self._deal(window, [np.flatnonzero(block.flags == 0) for block in blocks], epoch)
                 sizes = [sum(map(len, hand)) for hand in hands]
-                totals = self._ranks.sum(torch.tensor(sizes)).tolist()
-                if len(self._batch) < max(sizes):
-                    self._batch = self._source.memory(max(sizes))
-                for j in range(max(0, position - window.first), window.batches):
-                    x_BD = self._source.gather(list(zip(blocks, hands[j], strict=True)), self._batch)
-                    yield Batch(x_BD, totals[j], window.first + j + 1)
-        except GeneratorExit:  # who goes on with another epoch reads into the same buffers
-            for reading in ahead:
-                reading.cancel()
-            wait(ahead)
+                first = max(0, position - window.first)
+                for j in range(first, window.batches):
+                    self._batches.reverse()
+                    if len(self._batches[0]) < max(sizes):
+                        self._batches[0] = self._source.memory(max(sizes))
+                    x_BD = self._source.gather(list(zip(blocks, hands[j], strict=True)), self._batches[0])
+                    yield _Share(x_BD, sizes[first:], window.first + j + 1)
+        except (GeneratorExit, CancelledError):
+            wait([reading for reading in self._reading if not reading.cancel()])
             raise
+
+    def _read_ahead(self, shares: Sequence[Sequence[BlockRef]], window: int) -> None:
+        """Begin to read a window, if there is one."""
+        more = window < len(shares)
+        self._reading = self._source.start(shares[window], self._buffers[window % 2]) if more else []
 
     def _make_room(self, size: int) -> None:
         """Have two buffers of at least `size` bytes; they are kept for the epochs that follow."""

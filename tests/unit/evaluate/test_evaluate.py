@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 
@@ -10,8 +11,9 @@ import pytest
 import torch
 
 from kubesae.cli.main import group
-from kubesae.errors import ConfigError
+from kubesae.errors import ConfigError, DamagedError
 from kubesae.evaluate import Evaluation, evaluate
+from kubesae.experiment import canonical_json
 from kubesae.sae.named import open_named
 from kubesae.shards import read_block, read_index
 from kubesae.store import open_store
@@ -65,6 +67,21 @@ def test_metrics_are_their_formulas_over_the_validation_blocks(small, validation
     assert report.inactive_share == float((~active.any(0)).double().mean()) >= 1 / D_SAE
     assert report.dead_share is None
     assert report.cross_entropy is None
+    assert (report.architecture, report.features) == ("relu", D_SAE)
+    x_hat = (f @ sae.weights.W_dec_FD.double() + sae.weights.b_dec_D.double())[unflagged]
+    x = x[unflagged]
+    l0 = active.sum(1)
+    assert report.l0_rows.quantiles.median == sorted(l0.tolist())[(len(l0) - 1) // 2]
+    assert (report.l0_rows.quantiles.least, report.l0_rows.quantiles.most) == (l0.min(), l0.max())
+    assert sum(report.l0_rows.histogram.counts) == report.rows
+    assert report.density.dense == int((active.double().mean(0) > 0.1).sum()) > 0
+    assert sum(report.density.log10_histogram.counts) == int(active.any(0).sum())
+    centred = x - x.mean(0), x_hat - x.mean(0)
+    assert report.shrinkage.gamma == pytest.approx(float(x_hat.square().sum() / (x * x_hat).sum()), rel=1e-5)
+    gamma = float(centred[1].square().sum() / (centred[0] * centred[1]).sum())
+    assert report.shrinkage.gamma_about_mean == pytest.approx(gamma, rel=1e-4)
+    assert report.shrinkage.norm_ratio == pytest.approx(float(x_hat.norm(dim=1).sum() / x.norm(dim=1).sum()), rel=1e-5)
+    assert report.similarity.quantiles.most == report.similarity.closest[0].cosine
 
 
 def test_the_report_is_stored_and_reads_back(small):
@@ -86,6 +103,37 @@ def test_an_evaluation_of_the_same_is_not_made_again(small, monkeypatch):
         evaluate(small_experiment(store.url), store, store, "small", 1)
 
 
+@pytest.mark.parametrize("older", [{"format": 1}, {"format": 1, "fvu": 0.5}])
+def test_an_evaluation_of_an_older_format_is_made_again(small, older):
+    store, _ = small
+    report = evaluate(small_experiment(store.url), store, store, "small", 0)
+    page = store.read("sae/small/evaluation.html")
+    store.put("sae/small/evaluation.json", canonical_json(older))
+    store.delete("sae/small/evaluation.html")
+    assert evaluate(small_experiment(store.url), store, store, "small", 0) == report
+    assert store.read("sae/small/evaluation.json") == report.to_json()
+    assert store.read("sae/small/evaluation.html") == page
+
+
+def test_an_evaluation_of_a_newer_format_is_not_overwritten(small):
+    store, _ = small
+    store.put("sae/small/evaluation.json", canonical_json({"format": 99}))
+    with pytest.raises(ConfigError, match="format"):
+        evaluate(small_experiment(store.url), store, store, "small", 0)
+
+
+def test_rows_that_are_all_flagged_say_so(small, monkeypatch):
+    store, _ = small
+
+    def flagged(*arguments):
+        block = read_block(*arguments)
+        return dataclasses.replace(block, flags=np.ones_like(block.flags))
+
+    monkeypatch.setattr("kubesae.evaluate.run.read_block", flagged)
+    with pytest.raises(DamagedError, match="All rows of the 2 validation blocks are flagged"):
+        evaluate(small_experiment(store.url), store, store, "small", 0)
+
+
 def test_without_the_model_the_report_says_why_there_is_no_cross_entropy(small, tmp_path):
     store, _ = small
     save_model(tmp_path / "model", "llama")
@@ -103,7 +151,9 @@ def test_the_command_prints_a_table(small, capsys):
     group.main(["evaluate", "--data", store.url, "--ce-contexts", "0"], standalone_mode=False)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("SAE small on ")
-    assert [line.split("  ")[1] for line in lines[1:]] == ["FVU", "L0", "dead features", "CE loss recovered"]
+    names = ["FVU", "shrinkage", "L0", "dead features", "dense features", "alike features", "CE loss recovered"]
+    assert [line.split("  ")[1] for line in lines[1:]] == names
+    assert max(map(len, lines)) <= 120
     assert lines[-1].endswith("not measured: no contexts were asked for")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.distributions import Categorical, kl_divergence
 
 from kubesae.errors import ConfigError
 from kubesae.evaluate import splice
@@ -65,6 +66,8 @@ def test_a_perfect_sae_recovers_everything(model, contexts):
     found = run(model, contexts, identity_sae())
     assert (found.contexts, found.predictions) == (3, 3 * 63)
     assert found.spliced == pytest.approx(found.clean, rel=1e-5)
+    assert 0 <= found.kl_spliced < 1e-6 < found.kl_zero_ablated
+    assert found.kl_recovered_zero == pytest.approx(1, abs=1e-3)
     assert found.clean != pytest.approx(found.zero_ablated, rel=1e-3)
 
 
@@ -85,12 +88,56 @@ def test_the_clean_loss_is_the_model_s_own(model, contexts):
     assert run(model, contexts, identity_sae()).clean == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_divergence_is_torch_s_own(model, contexts):
+    """Against torch.distributions, over logits from a hook of the test's own."""
+    mean_D = torch.linspace(-1, 1, D_MODEL)
+    found = run(model, contexts, constant_sae(mean_D / 2), mean_D)
+    module = find_layers(model, LAYERS)[LAYER]
+    expected = {"kl_spliced": mean_D / 2, "kl_zero_ablated": torch.zeros(D_MODEL), "kl_mean_ablated": mean_D}
+    for name, value_D in expected.items():
+        total = 0.0
+        for context in contexts:
+            ids = torch.from_numpy(context.ids_T.astype(np.int64))[None]
+            unflagged = torch.from_numpy(context.flags_T == 0)[None, :, None]
+            replaced = lambda _, __, out: torch.where(unflagged, value_D, out[0] if isinstance(out, tuple) else out)  # noqa: B023, E731
+            with torch.inference_mode():
+                clean = Categorical(logits=model(input_ids=ids).logits[0, :-1].double())
+                handle = module.register_forward_hook(replaced)
+                other = Categorical(logits=model(input_ids=ids).logits[0, :-1].double())
+                handle.remove()
+            total += float(kl_divergence(clean, other).sum())
+        assert getattr(found, name) == pytest.approx(total / found.predictions, rel=1e-4)
+    assert found.kl_spliced > 0
+    assert found.kl_recovered_zero == pytest.approx(1 - found.kl_spliced / found.kl_zero_ablated)
+    assert found.kl_recovered_mean == pytest.approx(1 - found.kl_spliced / found.kl_mean_ablated)
+
+
+def test_a_divergence_in_pieces_is_that_of_the_whole():
+    p, q = torch.randn(2, 600, 11, generator=torch.Generator().manual_seed(0), dtype=torch.float64).log_softmax(2)
+    expected = torch.nn.functional.kl_div(q, p, reduction="none", log_target=True).sum(1)
+    torch.testing.assert_close(splice.divergence(p, q), expected)
+    assert (splice.divergence(p, p) == 0).all()
+    context = Context(np.arange(601, dtype=np.uint32) % 11, np.zeros(601, np.uint8))
+    loss, divergence = splice._losses(context, p, q)
+    targets = torch.from_numpy(context.ids_T[1:].astype(np.int64))
+    assert float(loss) == pytest.approx(float(torch.nn.functional.nll_loss(q, targets, reduction="sum")), rel=1e-6)
+    assert float(divergence) == pytest.approx(float(expected.sum()), rel=1e-6)
+
+
+def test_a_token_that_is_ruled_out_counts_for_nothing():
+    p = torch.tensor([[0.0, -torch.inf]])
+    assert splice.divergence(p, torch.tensor([[0.5, 0.5]]).log()).item() == pytest.approx(np.log(2))
+    assert splice.divergence(p, p).item() == 0
+
+
 def test_flagged_positions_keep_their_activations(model, contexts):
     kept = [Context(context.ids_T, np.ones_like(context.flags_T)) for context in contexts]
     found = run(model, kept, constant_sae(torch.zeros(D_MODEL)))
     assert found.clean == found.spliced == found.zero_ablated == found.mean_ablated
     assert found.recovered_zero is None
     assert found.recovered_mean is None
+    assert found.kl_spliced == found.kl_zero_ablated == found.kl_mean_ablated == 0
+    assert found.kl_recovered_zero is None
 
 
 def test_the_model_is_left_as_it_was(model, contexts):

@@ -35,6 +35,7 @@ SHA12 = "3fa2b1c4d5e6"
         (keys.metrics("x", 12_000), "sae/x/metrics/00012000.jsonl"),
         (keys.report("x"), "sae/x/report.html"),
         (keys.evaluation("x"), "sae/x/evaluation.json"),
+        (keys.evaluation_page("x"), "sae/x/evaluation.html"),
         (keys.interpretation("x", "interpret.json"), "interpret/x/interpret.json"),
     ],
 )

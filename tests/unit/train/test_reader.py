@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 
+from kubesae.errors import MissingError
 from kubesae.shards import read_block, read_index
 from kubesae.store import open_store
-from kubesae.train.reader import BlockSource, Reader, windows_of
+from kubesae.train.reader import BlockSource, Reader
+from kubesae.train.windows import windows_of
 from small_experiment import D_MODEL, write_small
 from thread_ranks import ALONE, run_ranks
 
@@ -159,3 +163,33 @@ def test_an_epoch_that_is_left_does_not_write_into_the_next(data: Store, refs: l
             left.close()
             rows = [sorted(map(tuple, batch.x_BD.float().tolist())) for batch in reader.batches(0, 0)]
             assert rows == epoch(data, refs)
+
+
+def test_a_batch_is_whole_until_the_next_is_asked_for(data: Store, refs: list[BlockRef]) -> None:
+    """The thread that is ahead writes elsewhere, and what is read next lies elsewhere too."""
+    with BlockSource(data, "bfloat16", D_MODEL, workers=2) as source:
+        reader = Reader(source, refs, shuffle_rows=SHUFFLE, batch_size=BATCH, seed=5, ranks=ALONE)
+        for batch in reader.batches(0, 0):
+            before = batch.x_BD.clone()
+            time.sleep(0.002)
+            assert torch.equal(batch.x_BD, before)
+
+
+def test_an_epoch_that_is_left_early_spoils_no_other(data: Store, refs: list[BlockRef]) -> None:
+    with BlockSource(data, "bfloat16", D_MODEL, workers=2) as source:
+        reader = Reader(source, refs, shuffle_rows=SHUFFLE, batch_size=BATCH, seed=5, ranks=ALONE)
+        whole = [batch.x_BD.clone() for batch in reader.batches(1, 0)]
+        for taken in range(6):
+            left = reader.batches(0, 0)
+            for _ in range(taken):
+                next(left)
+            left.close()
+            assert all(map(torch.equal, (batch.x_BD.clone() for batch in reader.batches(1, 0)), whole))
+
+
+def test_a_read_that_fails_ends_the_epoch_with_its_error(data: Store, refs: list[BlockRef]) -> None:
+    lost = [*refs[:-1], dataclasses.replace(refs[-1], tar="activations/none.tar")]
+    with BlockSource(data, "bfloat16", D_MODEL, workers=2) as source:
+        reader = Reader(source, lost, shuffle_rows=SHUFFLE, batch_size=BATCH, seed=5, ranks=ALONE)
+        with pytest.raises(MissingError):
+            list(reader.batches(0, 0))

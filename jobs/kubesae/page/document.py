@@ -1,0 +1,82 @@
+"""A page in one file that loads nothing else: its frame, its colours in light and dark, tiles of numbers, tables."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_STYLE = """
+:root { color-scheme: light dark; --ground: #fff; --card: #f6f7f9; --text: #1c2330; --quiet: #667085; --line: #dfe3ea;
+  --train: #2f6fdf; --val: #d9622b; --other: #7a8699; }
+@media (prefers-color-scheme: dark) { :root { --ground: #12161d; --card: #1a2029; --text: #e7ebf2; --quiet: #93a0b4;
+  --line: #2c3542; --train: #6ea4ff; --val: #ff9a62; --other: #8c99ad; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--ground); color: var(--text); font: 15px/1.5 system-ui, sans-serif; }
+main { max-width: 1180px; margin: 0 auto; padding: 28px 20px 60px; }
+h1 { font-size: 24px; margin: 0; } h2 { font-size: 17px; margin: 34px 0 12px; }
+.quiet { color: var(--quiet); margin: 4px 0 22px; }
+.numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: 12px; }
+.numbers div { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 14px; }
+.numbers b { display: block; font-size: 22px; font-weight: 600; font-variant-numeric: tabular-nums; }
+.numbers span { color: var(--quiet); font-size: 13px; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap: 16px; }
+figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px; }
+figcaption { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 4px 12px; font-weight: 600; }
+.key { color: var(--quiet); font-weight: 400; font-size: 13px; margin-left: 14px; }
+.key::before { content: ""; display: inline-block; width: 14px; height: 3px; border-radius: 2px; margin: 0 6px 3px 0;
+  background: currentColor; vertical-align: middle; }
+.key.train::before { background: var(--train); } .key.val::before { background: var(--val); }
+.key.other::before { background: var(--other); }
+svg { width: 100%; height: auto; display: block; }
+.grid { stroke: var(--line); } .axis { fill: var(--quiet); font-size: 12px; }
+polyline { fill: none; stroke-width: 2; stroke-linejoin: round; }
+polyline.train { stroke: var(--train); } polyline.val { stroke: var(--val); }
+polyline.other { stroke: var(--other); stroke-dasharray: 5 5; }
+rect.train { fill: var(--train); } rect.val { fill: var(--val); } rect.other { fill: var(--other); }
+text.value { fill: var(--text); font-size: 13px; font-variant-numeric: tabular-nums; }
+text.name { fill: var(--text); font-size: 13px; }
+figure p { margin: 8px 2px 2px; color: var(--text); font-size: 14px; }
+circle.train { fill: var(--train); } circle.val { fill: var(--val); } circle.other { fill: var(--other); }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: 6px 14px 6px 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th { color: var(--quiet); font-weight: 500; } td:first-child, th:first-child { text-align: left; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; margin: 0; }
+dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
+"""
+
+
+def document(title: str, subtitle: str, content: Iterable[str]) -> str:
+    """Return a page of `content`, HTML below its title."""
+    return "\n".join(
+        (
+            "<!doctype html>",
+            f'<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
+            f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>',
+            f'<body><main><h1>{escape(title)}</h1><p class="quiet">{escape(subtitle)}</p>',
+            *content,
+            "</main></body></html>\n",
+        )
+    )
+
+
+def tiles(numbers: Iterable[tuple[str, str]]) -> str:
+    """Return large numbers, each with what it is."""
+    shown = (f"<div><b>{escape(value)}</b><span>{escape(label)}</span></div>" for value, label in numbers)
+    return f'<div class="numbers">{"".join(shown)}</div>'
+
+
+def charts(figures: Iterable[str]) -> str:
+    """Return figures beside each other."""
+    return f'<div class="charts">{"".join(figures)}</div>'
+
+
+def table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a figure with a table; the first column is a name."""
+    lines = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    titles = "".join(f"<th>{escape(name)}</th>" for name in head)
+    shown = f'<div class="scroll"><table><tr>{titles}</tr>{body}</table></div>'
+    return f"<figure><figcaption>{escape(title)}</figcaption>{shown}</figure>"

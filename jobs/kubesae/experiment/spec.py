@@ -104,8 +104,10 @@ class Sae(Section):
         description="how thresholds are trained; anthropic: a tanh penalty and a wide kernel; gdm: the L0 itself and a "
         "narrow kernel, which needs a long training",
     )
-    threshold_rate: float = Field(
-        10.0, gt=0, description="learning rate of jumprelu's thresholds (of their logarithms), in units of lr"
+    threshold_reach: float = Field(
+        20.0,
+        gt=0,
+        description="how far the logarithms of jumprelu's thresholds can move in the whole run: sets their rate",
     )
     target_l0: float | None = Field(
         None, gt=0, description="find the sparsity coefficient that gives this validation L0 (relu, jumprelu, gated)"

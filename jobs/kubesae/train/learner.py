@@ -87,6 +87,7 @@ class Learner:
         self._total_steps = total_steps
         self._dead_after = dead_after
         self._dtype = matmul_dtype(ranks.device)
+        self._threshold_rate = settings.threshold_reach / (settings.lr * max(1, total_steps))
         self._resample_at = {max(1, round(share * total_steps)) for share in settings.resample}
         self._last_fired_F = torch.zeros(config.d_sae, dtype=torch.int64, device=ranks.device)
         self._fired_F = torch.zeros(config.d_sae, dtype=torch.bool, device=ranks.device)
@@ -150,7 +151,7 @@ class Learner:
         before_F = None if t_F is None else t_F.clone()
         norm = self._adam.step(gradients, lr, _LARGEST_GRADIENT)
         if t_F is not None and before_F is not None:  # Adam's step does not depend on a gradient's scale, so after it
-            t_F.copy_(before_F + self.settings.threshold_rate * (t_F - before_F))
+            t_F.copy_(before_F + self._threshold_rate * (t_F - before_F))
         return norm
 
     def _count(self, step: Step, total_rows: int) -> None:

@@ -226,14 +226,14 @@ def test_only_anthropics_jumprelu_has_a_free_decoder() -> None:
 
 
 def test_thresholds_have_a_learning_rate_of_their_own() -> None:
+    """Adam moves a number by the rate at most: TOTAL steps at the peak would move a threshold as far as it may go."""
     moved = []
-    for rate in (1.0, 10.0):
-        made = learner("jumprelu", threshold_rate=rate)
+    for reach, lr in ((2.0, 1e-2), (6.0, 1e-2), (6.0, 1e-3)):
+        made = learner("jumprelu", threshold_reach=reach, lr=lr, lr_warmup=0.0)
         before = made.weights.log_threshold_F.clone()
         made.step(rows(0), B)
-        moved.append(made.weights.log_threshold_F - before)
-    assert moved[0].abs().max() > 1e-4
-    torch.testing.assert_close(moved[1], 10 * moved[0], rtol=1e-3, atol=1e-6)
+        moved.append((made.weights.log_threshold_F - before).abs().max().item())
+    assert moved == pytest.approx([2 / TOTAL, 6 / TOTAL, 6 / TOTAL], rel=0.02)
 
 
 @pytest.mark.parametrize("architecture", OF_K)

@@ -138,16 +138,20 @@ def test_a_part_of_the_data_is_enough_with_max_tokens(training: Training) -> Non
 
 
 @pytest.mark.parametrize(
-    ("settings", "coefficient"),
-    [(RELU, "l1-coeff"), (JUMPRELU, "l0-coeff"), (JUMPRELU | {"jumprelu_recipe": "gdm"}, "l0-coeff"),
-     (GATED, "l1-coeff")],
+    ("settings", "coefficient", "tolerance"),
+    [
+        (RELU, "l1-coeff", 0.05),
+        (JUMPRELU, "l0-coeff", 0.05),
+        (JUMPRELU | {"jumprelu_recipe": "gdm"}, "l0-coeff", 0.1),  # few entries lie in its narrow kernel
+        (GATED, "l1-coeff", 0.05),
+    ],
     ids=["relu", "jumprelu", "jumprelu-gdm", "gated"],
-)  # fmt: skip
-def test_target_l0_is_found(training: Training, settings: dict[str, Any], coefficient: str) -> None:
+)
+def test_target_l0_is_found(training: Training, settings: dict[str, Any], coefficient: str, tolerance: float) -> None:
     """From a coefficient that is far too low; the advice names the one it found."""
     much = {"target_l0": 5.0, "l1_coeff": 1e-4, "l0_coeff": 1e-4, "epochs": 40, "lr": 1e-2}
     result = training.run(settings | much)
-    assert result.metrics["l0"] == pytest.approx(5.0, rel=0.05)
+    assert result.metrics["l0"] == pytest.approx(5.0, rel=tolerance)
     assert re.search(rf"wanted: 5\), found with --{coefficient} \d\.\d\de-0\d", result.advice[0])
 
 

@@ -24,6 +24,8 @@ Units. Inputs are normalised to a mean square of 1 per dimension, so the first t
 one more active feature has to save, at every width. `gdm` published its coefficients for inputs of norm 1, which have
 the same units, and eps = 0.001 and a first theta of 0.001 in units of that norm: here times sqrt(d_model). `anthropic`
 has inputs of norm sqrt(d_model), as here, and errors summed over dimensions: its coefficient is l0 * d_model.
+
+t has a learning rate of its own, which follows from the length of the run (`threshold_reach`, `train.learner`).
 """
 
 from __future__ import annotations

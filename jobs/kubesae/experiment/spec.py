@@ -131,7 +131,9 @@ class Sae(Section):
         description="shares of the steps after which dead features start anew from rows that are reconstructed "
         "badly (relu, jumprelu, gated; default: never)",
     )
-    lr: float = Field(3e-4, gt=0, description="learning rate of Adam")
+    lr: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="learning rate of Adam (default: 3e-4 for relu; else 0.11 / sqrt(steps), at most 0.01)"
+    )
     lr_warmup: Fraction = Field(0.05, description="share of the steps over which the learning rate rises")
     lr_decay: Fraction = Field(0.2, description="share of the steps, at the end, over which the rate falls to 0")
     lr_decay_shape: Literal["linear", "cosine"] = Field("linear", description="how it falls")

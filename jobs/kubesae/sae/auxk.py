@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kubesae.sae.kernels import product, top_k
+from kubesae.sae.kernels import product, top_k_code
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,5 +75,4 @@ def add_auxk(
 
 
 def _keep_top(z_BA: Tensor, k: int) -> Tensor:
-    values_BK, kept_BK = top_k(z_BA, k)
-    return torch.zeros_like(z_BA).scatter_(1, kept_BK.long(), values_BK)
+    return top_k_code(z_BA, k).dense(z_BA.shape[1]).to(z_BA.dtype)

@@ -19,9 +19,9 @@ from kubesae.sae.jumprelu import first_threshold
 from kubesae.sae.kernels import Code, decode
 from kubesae.sae.resample import draw_rows, forget, replace_features
 from kubesae.sae.step import Batch
-from kubesae.train.adam import Adam
+from kubesae.train.adam import BETAS, BETAS_OF_K, Adam
 from kubesae.train.objective import Now, forward_backward, validation_loss
-from kubesae.train.schedule import annealed, highest_l0, learning_rate, sparsity, steer
+from kubesae.train.schedule import annealed, default_rate, highest_l0, learning_rate, sparsity, steer
 from kubesae.train.settings import coefficient_of, unit_decoder
 
 if TYPE_CHECKING:
@@ -87,11 +87,13 @@ class Learner:
         self._total_steps = total_steps
         self._dead_after = dead_after
         self._dtype = matmul_dtype(ranks.device)
-        self._threshold_rate = settings.threshold_reach / (settings.lr * max(1, total_steps))
+        self._lr = settings.lr or default_rate(config.architecture, total_steps)
+        self._threshold_rate = settings.threshold_reach / (self._lr * max(1, total_steps))
         self._resample_at = {max(1, round(share * total_steps)) for share in settings.resample}
         self._last_fired_F = torch.zeros(config.d_sae, dtype=torch.int64, device=ranks.device)
         self._fired_F = torch.zeros(config.d_sae, dtype=torch.bool, device=ranks.device)
-        self._adam = Adam(weights, unit_decoder=unit_decoder(settings))
+        betas = BETAS if config.k is None else BETAS_OF_K
+        self._adam = Adam(weights, unit_decoder=unit_decoder(settings), betas=betas)
 
     def step(self, x_BD: Tensor, total_rows: int) -> StepResult:
         """Train on this rank's normalised rows of a batch that has `total_rows` over all ranks.
@@ -104,7 +106,7 @@ class Learner:
         l1_coeff = self.l1_coeff * sparsity(self.steps, self._total_steps, settings.sparsity_warmup)
         cosine = settings.lr_decay_shape == "cosine"
         lr = learning_rate(
-            self.steps, self._total_steps, settings.lr, settings.lr_warmup, settings.lr_decay, cosine=cosine
+            self.steps, self._total_steps, self._lr, settings.lr_warmup, settings.lr_decay, cosine=cosine
         )
         dead_A = torch.nonzero(self.rows - self._last_fired_F >= self._dead_after).squeeze(1)
         step = self._forward_backward(x_BD, total_rows, l1_coeff, dead_A)
@@ -114,7 +116,7 @@ class Learner:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise ConfigError(
                 f"Training diverged: at step {self.steps} the loss is {loss} and the gradient's norm {norm}. "
-                f"Lower the learning rate (it is {settings.lr}) or raise lr_warmup, under another --sae-name."
+                f"Lower the learning rate (it is {self._lr:g}) or raise lr_warmup, under another --sae-name."
             )
         self._count(step, total_rows)
         if self.steps in self._resample_at:

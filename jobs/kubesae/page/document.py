@@ -47,7 +47,7 @@ circle.train { fill: var(--train); } circle.val { fill: var(--val); } circle.oth
 .charts figure:only-child { max-width: 760px; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 6px 14px 6px 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { color: var(--quiet); font-weight: 500; } td:first-child, th:first-child { text-align: left; }
+th { color: var(--quiet); font-weight: 500; } td:first-child, th:first-child, .words { text-align: left; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; margin: 0; }
 dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 """
@@ -101,9 +101,15 @@ def charts(figures: Iterable[str]) -> str:
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> str:
     """Return a table of text, which scrolls where it is too wide; with a `title` it is a figure, beside others.
 
-    Numbers stand under each other; the first column is a name.
+    Numbers stand under each other on the right; the first column is a name, and words begin on the left too.
     """
-    lines = ["".join(f"<th>{escape(label)}</th>" for label in head)]
-    lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
+    cells = [list(row) for row in rows]
+    kinds = [' class="words"' if _is_words(column) else "" for column in zip(*cells, strict=True)] or [""] * len(head)
+    lines = ["".join(f"<th{kind}>{escape(label)}</th>" for kind, label in zip(kinds, head, strict=True))]
+    lines += ["".join(f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(kinds, row, strict=True)) for row in cells]
     shown = f'<div class="scroll"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
     return f"<figure><figcaption>{escape(title)}</figcaption>{shown}</figure>" if title else shown
+
+
+def _is_words(column: Iterable[str]) -> bool:
+    return any(cell[:1].isalpha() for cell in column)

@@ -24,6 +24,9 @@ from kubesae.page.labels import Point, labels
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_ROOM = 1.2
+"""how much further the x axis goes than the last point, where points have names"""
+
 
 @dataclass(frozen=True, slots=True)
 class Series:
@@ -67,7 +70,7 @@ def line_chart(title: str, series: Sequence[Series], *, x_label: str, log: bool 
     if not values:
         return ""
     axis = Axis.over(values, log=log and min(values) > 0)
-    last = max(x for s in drawn for x, _ in s.points)
+    last = max(x for s in drawn for x, _ in s.points) * (_ROOM if any(s.names for s in drawn) else 1.0)
     placed = [(s, _placed(s, axis, last)) for s in drawn]
     parts = [grid_line(axis, tick) for tick in axis.ticks]
     parts += [x_tick(_x(x, last), x) for x in nice_ticks(0, last)]

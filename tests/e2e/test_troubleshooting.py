@@ -396,6 +396,31 @@ def exported_by_command(machine, *flags, architecture="topk"):
     return machine.run("export", "--from", machine.folder / "data" / "sae" / "theirs", "--format", "sparsify", *flags)
 
 
+def evaluated_on_letters(machine, model=None):
+    """Collect documents of one letter in contexts of two tokens, of which the first ones are flagged, and evaluate."""
+    letters = machine.folder / "letters"
+    letters.mkdir()
+    for i in range(300):
+        (letters / f"{i}.txt").write_text("a")
+    model = model or machine.inputs / "model"
+    file = machine.file(model=str(model), corpora=machine.corpus(source=str(letters)), context=2, tokens=512)
+    machine.run("prepare", file)
+    machine.run("collect", file, "--all")
+    width = json.loads((model / "config.json").read_text())["hidden_size"]
+    origin = exported(machine, "sparsify", d_model=width)
+    machine.run("import", file, "--format", "sparsify", "--from", origin, "--sae-name", "theirs", "--layer", "1")
+    return machine.run("evaluate", file, "--sae-name", "theirs", "--ce-contexts", "0")
+
+
+def nothing_but_flags(machine):
+    """The letter is a special token too."""
+    model = machine.folder / "model"
+    shutil.copytree(machine.inputs / "model", model)
+    config = model / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"pad_token": "a"}))
+    return evaluated_on_letters(machine, model)
+
+
 OTHERS = {
     "Cannot read the experiment file <path>: <reason>": lambda m: m.run("verify", "nowhere.yaml"),
     "<field>: there is no such field. Did you mean <field>?": lambda m: m.run("config", m.file(toknes=3)),
@@ -444,6 +469,10 @@ OTHERS = {
     ),
     "is there and holds something else; nothing was written.": lambda m: exported_by_command(
         m, "--to", exported(m, "sparsify", d_model=32)
+    ),
+    "All rows of the <n> validation blocks are flagged: there is nothing to evaluate on.": nothing_but_flags,
+    "All <n> unflagged rows of the validation blocks are the same: there is no variance to explain.": (
+        evaluated_on_letters
     ),
     "Training diverged: at step <n> the loss is <x> and the gradient's norm <x>.": lambda m: m.train(
         m.fixture(), "--lr", "1e9"

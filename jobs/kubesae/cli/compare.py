@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def command(experiment: Path | None, as_json: bool, **flags: Any) -> None:
     """Set all trained SAEs side by side: sparsity, reconstruction, and which of them no other one beats.
 
-    Writes sae/sweep.html, with a plot of FVU by L0, and sae/sweep.json below the output prefix. Both are also made anew
-    whenever a training or an evaluation ends.
+    Writes sae/sweep.html, with a plot of FVU by L0, and sae/sweep.json below the output prefix. Imported SAEs are
+    named, not compared. Both files are also made anew whenever a training or an evaluation ends.
     """
     resolved = resolve(experiment, overrides(flags))
     from kubesae.compare import compare  # noqa: PLC0415 - keeps --help fast

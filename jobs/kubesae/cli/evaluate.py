@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     type=click.IntRange(0),
     default=4,
     show_default=True,
-    help="validation contexts on which the whole model is run, with the SAE spliced in; 0: it is not loaded",
+    help="validation contexts on which the model is run with the SAE spliced in; 0: without the model",
 )
 @click.option("--json", "as_json", is_flag=True, help="print the report as JSON")
 def command(experiment: Path | None, sae_name: str | None, ce_contexts: int, as_json: bool, **flags: Any) -> None:
     """Measure an SAE on the validation blocks: reconstructions, features, and what the model itself loses.
 
-    FVU, shrinkage, the spread of L0, dead, dense and alike features, CE loss and KL recovered. Writes
-    sae/NAME/evaluation.json below the output prefix, and sae/NAME/evaluation.html with plots.
+    Prints FVU, shrinkage, the spread of L0, dead, dense and alike features, CE loss and KL recovered. Writes
+    sae/NAME/evaluation.html, with plots, and sae/NAME/evaluation.json below the output prefix.
     """
     resolved = resolve(experiment, overrides(flags))
     from kubesae.evaluate import evaluate, report_lines  # noqa: PLC0415 - keeps --help fast

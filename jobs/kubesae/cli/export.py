@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 @format_option
 @click.option("--to", "target", metavar="TEXT", required=True, help="folder or s3://bucket/prefix for its files")
 @click.option("--sae-name", help="which SAE (default: the experiment's, or the only one there is)")
-@click.option("--from", "origin", metavar="TEXT", help="folder or s3://bucket/prefix of an SAE, without an experiment")
+@click.option(
+    "--from", "origin", metavar="TEXT", help="folder or s3://bucket/prefix of an SAE, in place of an experiment"
+)
 def command(
     experiment: Path | None, format_name: str, target: str, sae_name: str | None, origin: str | None, **flags: Any
 ) -> None:
-    """Write an SAE in the format of another library, which loads it unmodified.
+    """Write an SAE in the format of another library, which loads it as it is.
 
-    Its best checkpoint, in raw units: features and reconstruction are those of `kubesae.load_sae`.
+    Writes the weights of its best checkpoint to the folder --to, for activations as the model gives them: features and
+    reconstructions are those of `kubesae.load_sae`. A format that cannot hold the SAE exactly is refused.
     """
     if origin is not None and (experiment is not None or sae_name is not None):
         raise ConfigError("--from names an SAE by itself: leave out the experiment and --sae-name, or --from.")

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def command(experiment: Path | None, format_name: str, origin: str, sae_name: str, layer: int, **flags: Any) -> None:
     """Take in an SAE that another library trained on this model, to evaluate and interpret it.
 
-    Writes sae/NAME/ below the output prefix. What cannot be represented exactly is refused; nothing is unpickled.
+    Writes sae/NAME/ below the output prefix; the data must be there already. An SAE that cannot be represented exactly
+    is refused, and files are never unpickled.
     """
     resolved = resolve(experiment, overrides(flags))
     from kubesae.ledger import require_identity  # noqa: PLC0415 - keeps --help fast

@@ -81,7 +81,7 @@ def flag_of(field: str) -> str:
 
 def _option(field: str) -> Callable[[F], F]:
     info = _field_info(field)
-    required = info.is_required() or info.default is None
+    required = info.is_required() or info.default in (None, ())
     default = "" if required else f"  [default: {_shown(info.default)}]"
     text = f"{info.description}{default}"
     if info.annotation is bool:

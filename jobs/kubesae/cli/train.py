@@ -44,10 +44,10 @@ def command(
 ) -> None:
     """Train a sparse autoencoder on collected activations.
 
-    Trains the SAEs of the experiment; those that want the data in the same order (layer, batch_size, epochs,
-    shuffle_rows, max_tokens, validation and order_seed are equal) read it once, together. With any flag of an SAE only
-    one: that of --sae-name, else the first, with the flags laid over it. Under torchrun every process takes its share
-    of each batch:
+    Trains all SAEs of the experiment. Those with equal layer, batch_size, epochs, shuffle_rows, max_tokens, validation
+    and order_seed share one pass over the data. A flag about an SAE means that only one is trained: that of --sae-name,
+    else the first, with the flags in place of the file's values. Writes sae/NAME/ below the output prefix, with
+    report.html. Under torchrun every process takes its share of each batch:
 
         torchrun --nproc_per_node=2 -m kubesae.train experiment.yaml
     """

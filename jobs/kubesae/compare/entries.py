@@ -18,10 +18,13 @@ class Entry(Section):
     name: str = Field(description="name of the SAE")
     identity: str = Field(description="identity of the data it was trained on")
     layer: int = Field(description="layer whose output it reconstructs")
-    architecture: str = Field(description="relu, topk, batchtopk or matryoshka")
+    architecture: str = Field(description="relu, topk, batchtopk, matryoshka, jumprelu or gated")
     d_sae: int = Field(description="number of features")
-    k: int | None = Field(description="active features of a row; null for relu")
-    l1_coeff: float | None = Field(description="sparsity coefficient that was in use (found, with target_l0); of relu")
+    k: int | None = Field(description="active features of a row; null for relu, jumprelu and gated")
+    l1_coeff: float | None = Field(
+        description="sparsity coefficient that was in use (found, with target_l0); of relu and gated"
+    )
+    l0_coeff: float | None = Field(description="the same of jumprelu, whose penalty is another one")
     seed: int = Field(description="seed of the initial weights")
     order_seed: int = Field(description="seed of the order of the data")
     lr: float = Field(description="learning rate")
@@ -42,7 +45,7 @@ class LeftOut(Section):
     """An SAE that cannot be compared."""
 
     name: str = Field(description="name of the SAE")
-    reason: str = Field(description="what is wrong with it")
+    reason: str = Field(description="why it cannot be compared")
 
 
 class Comparison(Section):
@@ -50,7 +53,7 @@ class Comparison(Section):
 
     format: Literal[1] = Field(1, description="version of the report")
     saes: tuple[Entry, ...] = Field(description="the SAEs, by layer, L0 and name")
-    left_out: tuple[LeftOut, ...] = Field(description="SAEs whose files are not what they should be")
+    left_out: tuple[LeftOut, ...] = Field(description="SAEs that cannot be compared, by name")
 
     def to_json(self) -> bytes:
         """Return the report's bytes."""
@@ -74,11 +77,19 @@ def entry_values(name: str, metadata: dict[str, Any], evaluation: dict[str, Any]
         "name": name,
         **{field: metadata[field] for field in ("identity", "layer", "sha256", "step")},
         **{field: config[field] for field in ("architecture", "d_sae", "k")},
-        "l1_coeff": metadata["l1_coeff"] if config["k"] is None else None,
+        **_coefficients(config["architecture"], metadata["l1_coeff"]),
         **{field: training[field] for field in ("seed", "lr")},
         "order_seed": training.get("order_seed", training["seed"]),  # one seed was both, once
         **{field: metrics[field] for field in ("epoch", "l0", "fvu", "dead_share", "val_loss")},
         "ce_recovered": _recovered(evaluation, metadata["sha256"]),
+    }
+
+
+def _coefficients(architecture: str, in_use: float) -> dict[str, float | None]:
+    """Return the sparsity coefficient of a checkpoint (its `l1_coeff`, whatever the penalty) under its own name."""
+    return {
+        "l1_coeff": in_use if architecture in {"relu", "gated"} else None,
+        "l0_coeff": in_use if architecture == "jumprelu" else None,
     }
 
 

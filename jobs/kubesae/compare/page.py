@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from kubesae.compare.table import HEAD, cells
-from kubesae.page import Series, line_chart, table, whole_page
+from kubesae.compare.table import HEAD, cells, left_out_lines
+from kubesae.page import Series, charts, document, line_chart, paragraph, section, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,21 +16,19 @@ if TYPE_CHECKING:
 
 def comparison_page(comparison: Comparison) -> str:
     """Return the page."""
-    saes, left_out = comparison.saes, comparison.left_out
+    saes = comparison.saes
     count = f"{len(saes)} SAE{'' if len(saes) == 1 else 's'}"
     groups = groupby(saes, key=lambda entry: (entry.layer, entry.identity))
-    charts = [_chart(layer, list(entries)) for (layer, _), entries in groups]
-    return whole_page(
+    frontiers = [_chart(layer, list(entries)) for (layer, _), entries in groups]
+    return document(
         "Sweep: trained SAEs side by side",
         f"{count} at their best epoch, on validation rows. Lower is better for both L0 (features a token) and FVU "
         "(variance that is missing); what no other SAE of its layer beats is joined.",
-        f'<div class="charts">{"".join(charts)}</div>',
-        f"<h2>All of them</h2>{table(HEAD, map(cells, saes))}",
-        *(
-            f'<p class="quiet">{escape(one.name)} is left out: its files are not what they should be '
-            f"({escape(one.reason)}).</p>"
-            for one in left_out
-        ),
+        [
+            charts(frontiers),
+            section("All of them", table(HEAD, map(cells, saes))),
+            *(paragraph(said, quiet=True) for said in left_out_lines(comparison)),
+        ],
     )
 
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from kubesae.store import Store
 
 
+IMPORTED = "it was trained elsewhere, so there are no metrics of its training; `kubesae evaluate` measures it"
+
+
 def compare(output: Store) -> Comparison:
     """Write and return the comparison of all SAEs at `output`.
 
@@ -36,18 +39,24 @@ def compare(output: Store) -> Comparison:
 
 
 def write_comparison(output: Store) -> Comparison:
-    """Write and return the comparison of all SAEs at `output` with a best checkpoint; damaged ones are left out."""
+    """Write and return the comparison of all SAEs at `output` with a best checkpoint.
+
+    Those that are damaged, or were not trained here, are left out by name.
+    """
     rows, left_out = [], []
     for name in _names(output):
         try:
-            row = entry_values(
-                name, _read(output, keys.sae_folder(name) + _best(output, name)), _evaluation(output, name)
-            )
+            metadata = _read(output, keys.sae_folder(name) + _best(output, name))
+            if "imported" in metadata:
+                left_out.append(LeftOut(name=name, reason=IMPORTED))
+                continue
+            row = entry_values(name, metadata, _evaluation(output, name))
             Entry(**row, frontier=False)
         except MissingError:  # another training has put a better one in its place just now, and will write this anew
             continue
         except (KeyError, TypeError, AttributeError, ValidationError, DamagedError) as error:
-            left_out.append(LeftOut(name=name, reason=f"{type(error).__name__}: {str(error).splitlines()[0]}"))
+            wrong = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            left_out.append(LeftOut(name=name, reason=f"its files are not what they should be ({wrong})"))
         else:
             rows.append(row)
     comparison = Comparison(saes=tuple(with_frontier(rows)), left_out=tuple(left_out))

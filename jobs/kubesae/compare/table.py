@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from kubesae.compare.entries import Comparison, Entry
 
-HEAD = ("SAE", "layer", "architecture", "k / l1", "width", "seed", "lr", "L0", "FVU", "dead", "CE recovered", "")
+HEAD = ("SAE", "layer", "architecture", "k / coeff", "width", "seed", "lr", "L0", "FVU", "dead", "CE recovered", "")
 BEST = "best"
 
 
@@ -19,7 +19,7 @@ def cells(entry: Entry) -> list[str]:
         entry.name,
         str(entry.layer),
         entry.architecture,
-        f"{entry.l1_coeff:.2g}" if entry.k is None else str(entry.k),
+        _sparsity(entry),
         f"{entry.d_sae:,}",
         str(entry.seed),
         f"{entry.lr:g}",
@@ -29,6 +29,14 @@ def cells(entry: Entry) -> list[str]:
         "-" if entry.ce_recovered is None else f"{entry.ce_recovered:.4f}",
         BEST if entry.frontier else "",
     ]
+
+
+def _sparsity(entry: Entry) -> str:
+    """Return what sets the L0: k, or the coefficient of the architecture's penalty."""
+    if entry.k is not None:
+        return str(entry.k)
+    coefficient = entry.l0_coeff if entry.l1_coeff is None else entry.l1_coeff
+    return "-" if coefficient is None else f"{coefficient:.2g}"
 
 
 def comparison_lines(comparison: Comparison) -> Iterator[str]:
@@ -42,5 +50,10 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
         ]
         yield "  ".join(padded).rstrip()
     yield "best: no other SAE of the layer is as sparse and reconstructs as well"
+    yield from left_out_lines(comparison)
+
+
+def left_out_lines(comparison: Comparison) -> Iterator[str]:
+    """Yield a sentence for each SAE that is left out."""
     for left_out in comparison.left_out:
-        yield f"{left_out.name} is left out: its files are not what they should be ({left_out.reason})"
+        yield f"{left_out.name} is left out: {left_out.reason}."

@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kubesae.evaluate import sentences
-from kubesae.page.bars import histogram, named_bars
-from kubesae.page.document import charts, document, table, tiles
+from kubesae.page import charts, document, histogram, named_bars, paragraph, section, table, tiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,15 +46,11 @@ def _decimal(value: float | None) -> str:
 
 
 def _sections(report: Evaluation) -> Iterator[str]:
-    yield "<h2>Reconstruction</h2>"
-    yield charts([_fvu(report), _shrinkage(report)])
-    yield "<h2>What the model loses</h2>"
-    if report.cross_entropy is None:
-        yield sentences.paragraph(f"Not measured: {report.cross_entropy_reason}.")
-    else:
-        yield charts(_model(report.cross_entropy))
-    yield "<h2>Features</h2>"
-    yield charts([*_features(report), *_tables(report)])
+    yield section("Reconstruction", charts([_fvu(report), _shrinkage(report)]))
+    loss = report.cross_entropy
+    lost = charts(_model(loss)) if loss else paragraph(f"Not measured: {report.cross_entropy_reason}.")
+    yield section("What the model loses", lost)
+    yield section("Features", charts([*_features(report), *_tables(report)]))
 
 
 def _fvu(report: Evaluation) -> str:
@@ -131,7 +126,7 @@ def _with_room(found: Histogram) -> tuple[list[float], list[int]]:
 def _tables(report: Evaluation) -> Iterator[str]:
     if report.similarity is not None:
         rows = [(f"{pair.feature} and {pair.other}", f"{pair.cosine:.4f}") for pair in report.similarity.closest]
-        yield table("Closest features", ("Features", "Cosine"), rows)
+        yield table(("Features", "Cosine"), rows, title="Closest features")
     if report.density.densest:
         rows = [(str(one.feature), f"{one.share:.2%}") for one in report.density.densest]
-        yield table("Densest features", ("Feature", "Active on"), rows)
+        yield table(("Feature", "Active on"), rows, title="Densest features")

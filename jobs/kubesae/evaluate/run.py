@@ -9,6 +9,7 @@ D d_model.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -85,11 +86,7 @@ def evaluate(experiment: Experiment, data: Store, output: Store, name: str | Non
         return stored
     split = _split(data, identity, named)
     measured = _read(data, split.validation, named.sae, identity.context, contexts)
-    if measured.unflagged.rows == 0:
-        raise DamagedError(
-            f"All rows of the {len(split.validation)} validation blocks are flagged: there is nothing to evaluate on. "
-            "Look at the flag counts of `kubesae verify`."
-        )
+    _require_variance(measured, len(split.validation))
     report = _report(named, identity, split, measured)
     try:
         loss = _cross_entropy(experiment, identity, named, measured)
@@ -101,6 +98,19 @@ def evaluate(experiment: Experiment, data: Store, output: Store, name: str | Non
     output.put(keys.evaluation(named.name), report.to_json())
     write_comparison(output)
     return report
+
+
+def _require_variance(measured: _Measured, blocks: int) -> None:
+    if measured.unflagged.rows == 0:
+        raise DamagedError(
+            f"All rows of the {blocks} validation blocks are flagged: there is nothing to evaluate on. "
+            "`kubesae ledger` says by layer why rows are flagged."
+        )
+    if not math.isfinite(measured.unflagged.fvu()):
+        raise DamagedError(
+            f"All {int(measured.unflagged.rows):,} unflagged rows of the validation blocks are the same: there is no "
+            "variance to explain. Collect longer contexts, or other text."
+        )
 
 
 def _stored(output: Store, identity: DataIdentity, named: NamedSae, contexts: int) -> Evaluation | None:

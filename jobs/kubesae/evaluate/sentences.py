@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,11 +9,6 @@ if TYPE_CHECKING:
 
 # Within this share of 1 a reconstruction is not called too short or too long.
 _UNBIASED = 0.02
-
-
-def paragraph(text: str) -> str:
-    """Return a text as HTML."""
-    return f"<p>{escape(text)}</p>"
 
 
 def fvu(report: Evaluation) -> str:

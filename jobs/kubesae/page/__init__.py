@@ -1,6 +1,20 @@
 """Pages in one file that load nothing else: their look, and charts as SVG. Light and dark both work."""
 
-from kubesae.page.html import table, whole_page
-from kubesae.page.plot import Series, line_chart
+from kubesae.page.bars import histogram, named_bars
+from kubesae.page.document import bullets, charts, document, pairs, paragraph, section, table, tiles
+from kubesae.page.lines import Series, line_chart
 
-__all__ = ["Series", "line_chart", "table", "whole_page"]
+__all__ = [
+    "Series",
+    "bullets",
+    "charts",
+    "document",
+    "histogram",
+    "line_chart",
+    "named_bars",
+    "pairs",
+    "paragraph",
+    "section",
+    "table",
+    "tiles",
+]

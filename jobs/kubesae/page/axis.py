@@ -77,19 +77,24 @@ def nice_ticks(low: float, high: float) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Return about five ticks in the range at round factors of the powers of ten, or the powers around it."""
+    """Return about five ticks in the range: round factors of the powers of ten, round numbers where it is narrow.
+
+    Where there are no two of these, they are the powers around it.
+    """
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)):
         ticks = [factor * 10.0**power for power in powers for factor in factors]
         inside = [tick for tick in ticks if low <= tick <= high]
         if len(inside) >= _TICKS - 1:
             break
+    if len(inside) < _TICKS - 2:
+        inside = [tick for tick in nice_ticks(low, high) if low <= tick <= high]
     return inside if len(inside) > 1 else [10.0 ** powers[0], 10.0 ** (powers[0] + 1)]
 
 
 def number(value: float) -> str:
     """Return a number in a few characters."""
-    if 0 < abs(value) < 1e-3:
+    if 0 < abs(value) < 1e-4:
         mantissa, _, exponent = f"{value:.1e}".partition("e")
         return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
     if abs(value) >= 1e6:

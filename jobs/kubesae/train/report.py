@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING, Any
 
-from kubesae.page import Series, line_chart, table, whole_page
+from kubesae.page import Series, bullets, charts, document, line_chart, pairs, section, table, tiles
 from kubesae.sae.metrics import PCA_RANK
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from kubesae.train.metrics import Line
 
+COEFFICIENTS = {"relu": "L1 coefficient", "gated": "L1 coefficient", "jumprelu": "L0 coefficient"}
+"""The name of what sets the L0, of architectures without k. Metrics have it as `l1_coeff`, of jumprelu too."""
 _COLUMNS = (
     ("epoch", "Epoch", "{}"),
     ("step", "Step", "{:,}"),
@@ -39,40 +40,37 @@ def report_html(about: dict[str, Any], lines: Sequence[Line], best: dict[str, An
     steps = [line for line in lines if line["kind"] == "step"]
     epochs = [line for line in lines if line["kind"] == "epoch"]
     training = about["training"]
-    charts = _charts(steps, epochs, sparse=training["architecture"] != "relu")
+    curves = _curves(steps, epochs, COEFFICIENTS.get(training["architecture"]))
     title = f"{about['name']}: SAE of layer {about['layer']} of {about['model']}"
     subtitle = (
         f"{training['architecture']}, {training['d_sae']:,} features, {len(epochs)} epochs, "
         f"{steps[-1]['rows'] if steps else 0:,} tokens seen"
     )
-    return whole_page(
+    return document(
         title,
         subtitle,
-        _numbers(best),
-        "<h2>What the numbers say</h2><ul>",
-        *(f"<li>{escape(sentence)}</li>" for sentence in advice),
-        f'</ul><h2>Learning curves</h2><div class="charts">{"".join(charts)}</div>',
-        f"<h2>Epochs</h2>{_table(epochs, best)}",
-        f"<h2>Settings</h2>{_settings(about)}",
+        [
+            tiles(_numbers(best)),
+            section("What the numbers say", bullets(advice)),
+            section("Learning curves", charts(curves)),
+            section("Epochs", _table(epochs, best)),
+            section("Settings", pairs(_settings(about))),
+        ],
     )
 
 
-def _numbers(best: dict[str, Any]) -> str:
-    pca = best[f"fvu_pca{PCA_RANK}"]
-    shown = (
-        (f"{best['fvu']:.4f}", "FVU, validation"),
-        (f"{pca:.4f}", f"FVU of PCA, rank {PCA_RANK}"),
-        (f"{best['l0']:.1f}", "L0: features a token"),
-        (f"{best['dead_share']:.2%}", "dead features"),
-        (f"{best['val_loss']:.6f}", "validation loss"),
-        (f"{best['epoch']}", "best epoch"),
-    )
-    return (
-        '<div class="numbers">' + "".join(f"<div><b>{n}</b><span>{label}</span></div>" for n, label in shown) + "</div>"
-    )
+def _numbers(best: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield f"{best['fvu']:.4f}", "FVU, validation"
+    yield f"{best[f'fvu_pca{PCA_RANK}']:.4f}", f"FVU of PCA, rank {PCA_RANK}"
+    yield f"{best['l0']:.1f}", "L0: features a token"
+    yield f"{best['dead_share']:.2%}", "dead features"
+    yield f"{best['val_loss']:.6f}", "validation loss"
+    yield f"{best['epoch']}", "best epoch"
 
 
-def _charts(steps: Sequence[Line], epochs: Sequence[Line], *, sparse: bool) -> list[str]:
+def _curves(steps: Sequence[Line], epochs: Sequence[Line], coefficient: str | None) -> list[str]:
+    """Return the charts; `coefficient` is what the architecture's sparsity coefficient is called, if it has one."""
+
     def curve(lines: Sequence[Line], name: str) -> list[tuple[float, float]]:
         return [(line["step"], line[name]) for line in lines]
 
@@ -89,17 +87,17 @@ def _charts(steps: Sequence[Line], epochs: Sequence[Line], *, sparse: bool) -> l
 
     dead = Series("of the epoch", "val", [(x, 100 * y) for x, y in curve(epochs, "dead_share")], dots=True)
     pca = Series(f"PCA, rank {PCA_RANK}", "other", curve(epochs, f"fvu_pca{PCA_RANK}"))
-    charts = [
+    found = [
         both("Loss", "loss", "val_loss", log=True),
         both("FVU (train: normalised MSE)", "mse", "fvu", pca, log=True),
-        both("L0: active features a token", "l0", "l0", log=not sparse),
+        both("L0: active features a token", "l0", "l0", log=coefficient is not None),
         line_chart("Dead features (%)", [dead], x_label="step"),
         one("Learning rate", "lr"),
         one("Tokens per second", "tokens_per_second"),
     ]
-    if not sparse:
-        charts.append(one("L1 coefficient", "l1_coeff"))
-    return charts
+    if coefficient is not None:
+        found.append(one(coefficient, "l1_coeff"))
+    return found
 
 
 def _table(epochs: Sequence[Line], best: dict[str, Any]) -> str:
@@ -110,14 +108,11 @@ def _table(epochs: Sequence[Line], best: dict[str, Any]) -> str:
     return table([*(label for _, label, _ in _COLUMNS), ""], rows)
 
 
-def _settings(about: dict[str, Any]) -> str:
+def _settings(about: dict[str, Any]) -> Iterator[tuple[str, str]]:
     shown = {
         "data identity": about["identity"],
         "model": f"{about['model']} ({about['model_revision']})",
         **about["training"],
         **{f"numerics: {name}": value for name, value in about["numerics"].items()},
     }
-    items = (
-        f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in shown.items() if value is not None
-    )
-    return f"<dl>{''.join(items)}</dl>"
+    return ((name, str(value)) for name, value in shown.items() if value is not None)

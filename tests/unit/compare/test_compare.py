@@ -13,6 +13,7 @@ from kubesae.cli.main import _run
 from kubesae.compare import compare, comparison_lines, write_comparison
 from kubesae.compare.entries import Comparison, entry_values, with_frontier
 from kubesae.compare.page import comparison_page
+from kubesae.compare.table import HEAD, cells
 from kubesae.errors import ConfigError
 from kubesae.experiment import canonical_json
 from kubesae.ledger import keys
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 def row(name: str, l0: float, fvu: float, **changes: Any) -> dict[str, Any]:
     values = {
         "name": name, "identity": "i", "layer": 4, "architecture": "topk", "d_sae": 64, "k": 8, "l1_coeff": None,
+        "l0_coeff": None,
         "seed": 0, "order_seed": 0, "lr": 1e-3, "step": 90, "epoch": 3, "l0": l0, "fvu": fvu, "dead_share": 0.25,
         "val_loss": fvu, "ce_recovered": None, "sha256": "s",
     }  # fmt: skip
@@ -81,10 +83,30 @@ def test_an_evaluation_counts_for_its_own_weights_alone() -> None:
     assert entry_values("a", metadata(), {"sae_sha256": "s", "cross_entropy": None})["ce_recovered"] is None
 
 
-def test_a_coefficient_is_told_of_relu_only() -> None:
-    relu = metadata(config={"architecture": "relu", "d_sae": 64, "k": None}, l1_coeff=2e-3)
-    assert entry_values("a", relu, None)["l1_coeff"] == 2e-3
-    assert entry_values("a", metadata(), None)["l1_coeff"] is None
+@pytest.mark.parametrize(
+    ("architecture", "l1_coeff", "l0_coeff", "cell"),
+    [("relu", 2e-3, None, "0.002"), ("gated", 2e-3, None, "0.002"), ("jumprelu", None, 2e-3, "0.002")],
+)
+def test_a_coefficient_has_its_name(
+    architecture: str, l1_coeff: float | None, l0_coeff: float | None, cell: str
+) -> None:
+    about = metadata(config={"architecture": architecture, "d_sae": 64, "k": None}, l1_coeff=2e-3)
+    (entry,) = with_frontier([entry_values("a", about, None)])
+    assert (entry.k, entry.l1_coeff, entry.l0_coeff) == (None, l1_coeff, l0_coeff)
+    assert cells(entry)[HEAD.index("k / coeff")] == cell
+
+
+def test_with_k_there_is_no_coefficient() -> None:
+    (entry,) = with_frontier([entry_values("a", metadata(), None)])
+    assert (entry.k, entry.l1_coeff, entry.l0_coeff) == (8, None, None)
+    assert cells(entry)[HEAD.index("k / coeff")] == "8"
+
+
+def test_imported_ones_are_left_out_by_name(store: Store) -> None:
+    put_sae(store, "theirs", imported={"format": "sae-lens"}, training=None, metrics=None)
+    comparison = write_comparison(store)
+    assert comparison.saes == ()
+    assert list(comparison_lines(comparison))[-1].startswith("theirs is left out: it was trained elsewhere")
 
 
 def test_what_lies_in_the_store(store: Store) -> None:
@@ -126,7 +148,7 @@ def test_nothing_to_compare_is_said(store: Store) -> None:
 def test_the_table_has_a_line_an_sae() -> None:
     entries = with_frontier([row("narrow", 8, 0.3), row("wide", 8, 0.25, d_sae=65536, ce_recovered=0.9)])
     lines = list(comparison_lines(Comparison(saes=tuple(entries), left_out=())))
-    assert lines[0].split() == ["SAE", "layer", "architecture", "k", "/", "l1", "width", "seed", "lr", "L0", "FVU",
+    assert lines[0].split() == ["SAE", "layer", "architecture", "k", "/", "coeff", "width", "seed", "lr", "L0", "FVU",
                                 "dead", "CE", "recovered"]  # fmt: skip
     assert lines[1].split() == ["wide", "4", "topk", "8", "65,536", "0", "0.001", "8.0", "0.2500", "25.00%", "0.9000",
                                 "best"]  # fmt: skip

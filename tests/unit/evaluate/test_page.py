@@ -15,7 +15,7 @@ from kubesae.evaluate.features import density
 from kubesae.evaluate.page import page
 from kubesae.evaluate.report import CrossEntropy, Evaluation, Pair, RowL0, Shrinkage, Similarity
 from kubesae.evaluate.spread import quantiles, unit_interval, whole_numbers
-from kubesae.page.bars import histogram, named_bars
+from kubesae.page import histogram, named_bars
 
 
 class Checker(HTMLParser):

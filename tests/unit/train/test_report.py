@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from kubesae.page.plot import Series, line_chart
+from kubesae.page import Series, line_chart
 from small_training import BATCHTOPK, RELU, TOPK, Training
 
 

@@ -27,7 +27,7 @@ class Entry(Section):
     l0_coeff: float | None = Field(description="the same of jumprelu, whose penalty is another one")
     seed: int = Field(description="seed of the initial weights")
     order_seed: int = Field(description="seed of the order of the data")
-    lr: float = Field(description="learning rate")
+    lr: float | None = Field(description="peak of the learning rate; null where the length of the training set it")
     step: int = Field(description="steps that it has learned")
     epoch: int = Field(description="epochs of these, of which this one was the best")
     l0: float = Field(description="mean number of active features of a validation row")

@@ -22,7 +22,7 @@ def cells(entry: Entry) -> list[str]:
         _sparsity(entry),
         f"{entry.d_sae:,}",
         str(entry.seed),
-        f"{entry.lr:g}",
+        "auto" if entry.lr is None else f"{entry.lr:g}",
         f"{entry.l0:.1f}",
         f"{entry.fvu:.4f}",
         f"{entry.dead_share:.2%}",

@@ -30,6 +30,13 @@ SAE = "sae.0."
 @click.option("--num-shards", type=int, help="check that the data has this many shards")
 @click.option("--d-model", type=int, help="check that the activations have this width")
 @click.option("--train-device", default="auto", show_default=True, help="auto: a GPU of this rank, else the CPU")
+@click.option(
+    "--feature-shards",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="ranks that share out the features of an SAE",
+)
 @metrics_option
 @click.option("--grace", default=10.0, show_default=True, help="seconds that SIGTERM leaves for a last checkpoint")
 def command(
@@ -38,6 +45,7 @@ def command(
     num_shards: int | None,
     d_model: int | None,
     train_device: str,
+    feature_shards: int,
     grace: float,
     metrics_port: int | None,
     **flags: Any,
@@ -50,6 +58,9 @@ def command(
     of each batch:
 
         torchrun --nproc_per_node=2 -m kubesae.train experiment.yaml
+
+    An SAE that does not fit into one GPU's memory is shared out: with --feature-shards N each N neighbouring processes
+    hold the features of one SAE and take the same rows. Checkpoints go on with any number of either.
     """
     resolved, saes = trainings(experiment, flags)
     from kubesae.cli.metrics import TrainMetrics, serving  # noqa: PLC0415 - keeps --help fast
@@ -69,6 +80,7 @@ def command(
             console=Console(say, bars=sys.stdout.isatty(), measured=metrics.measured if metrics else None),
             workers=num_workers,
             device=train_device,
+            feature_shards=feature_shards,
             limits=Limits(grace=grace),
         )
     if os.environ.get("RANK", "0") == "0":  # torchrun's number of this process

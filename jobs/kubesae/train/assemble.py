@@ -67,7 +67,7 @@ def assemble(
     """
     ranks, settings = around.ranks, targets[0].settings
     shuffle = {"shuffle_rows": settings.shuffle_rows, "batch_size": settings.batch_size, "seed": settings.order_seed}
-    reader = Reader(source, split.train, ranks=ranks, **shuffle)
+    reader = Reader(source, split.train, ranks=ranks.data, **shuffle)
     epoch_batches = [reader.batches_of(epoch) for epoch in range(settings.epochs)]
     total, sample = sum(epoch_batches), None
     normalisers: list[Normaliser] = []
@@ -152,6 +152,7 @@ def about(target: Target, around: Surroundings) -> dict[str, Any]:
             "device": ranks.device.type,
             "machine": platform.machine(),
             "matmul": str(matmul_dtype(ranks.device)).removeprefix("torch."),
+            "feature_shards": ranks.features.world,
             "ranks": ranks.world,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,

@@ -254,7 +254,7 @@ class Learner:
         if threshold_F is not None:
             return threshold.encode(x_centred_BD, used, threshold_F, torch.float32)
         if self.config.k is None:
-            return relu.to_code(relu.encode(x_centred_BD, used, torch.float32), torch.float32)
+            return relu.to_code(relu.encode(x_centred_BD, used, torch.float32), x_centred_BD.dtype)
         return topk.encode(x_centred_BD, used, self.config.k, torch.float32, self._shard).positive()
 
     def validation_loss(self, evaluation: Evaluation) -> float:

@@ -129,7 +129,7 @@ def run_trainings(
         limits: when checkpoints are written.
 
     Raises:
-        ConfigError: there is no such data, or the settings contradict each other or the data.
+        ConfigError: there is no such data, or the settings contradict each other, the data or the number of ranks.
         IdentityError: the name of an SAE has other settings or other data.
         Interrupted: a signal came; checkpoints were written if there was time.
         KubesaeError: memory ran out.
@@ -137,10 +137,10 @@ def run_trainings(
     """
     limits = limits or Limits()
     results = TrainResults([], {})
+    identity = require_identity(data)
+    targets = resolve_targets(several, identity, feature_shards)
     with join_ranks(device, feature_shards) as ranks, noticing_signals(limits.grace) as stop, torch.no_grad():
         console = console if ranks.first else Console(silent)
-        identity = require_identity(data)
-        targets = resolve_targets(several, identity, feature_shards)
         passes = [(these, _split(data, identity, these[0])) for these in shared_passes(targets)]
         if ranks.first:
             _claim_names(output, targets, identity)

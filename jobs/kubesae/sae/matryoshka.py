@@ -70,8 +70,9 @@ def nested_gradients(
         part = Weights(
             weights.W_enc_FD[low:high], weights.b_enc_F[low:high], weights.W_dec_FD[low:high], weights.b_dec_D
         )
-        groups.append(feature_gradients(group, x_centred_BD, g_BD, part))
+        if low < high:  # a shard may have nothing of a group
+            groups.append(feature_gradients(group, x_centred_BD, g_BD, part))
         if begin > 0:
-            e_BD = e_BD + shard.sum(decode(group, part.W_dec_FD))
+            e_BD = e_BD + shard.sum(decode(group, part.W_dec_FD) if low < high else torch.zeros_like(e_BD))
     W_enc_FD, b_enc_F, W_dec_FD = (torch.cat(parts[::-1]) for parts in zip(*groups, strict=True))
     return loss, Weights(W_enc_FD, b_enc_F, W_dec_FD, b_dec_gradient(g_BD, b_enc_F, weights, shard))

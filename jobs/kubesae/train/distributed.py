@@ -13,7 +13,8 @@ of its ranks other features; a column has the same features, and each of its ran
     data 0      rank 0     rank 1
     data 1      rank 2     rank 3
 
-Neighbours share out the features, because they exchange more: one node's ranks, where N divides their number.
+Neighbours share out the features, because they wait for each other several times a step: ranks of one node, where N
+divides their number.
 """
 
 from __future__ import annotations

@@ -69,6 +69,7 @@ def test_the_command_trains_what_one_process_does(training: Training, experiment
         assert report.fvu == pytest.approx(one.metrics["fvu"], rel=0.02)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_shared_out_is_refused_before_anything_is_written(experiment: Path) -> None:
     for processes, shards, message in (
         (3, 2, "--feature-shards is 2, but there are 3 ranks. Start a multiple of 2 (torchrun --nproc_per_node=2)"),

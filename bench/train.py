@@ -31,8 +31,8 @@ from bench.support.measure import print_row, say
 
 from kubesae.experiment import Sae as Settings
 from kubesae.fixture.planted import Planted
+from kubesae.memory import keep_memory
 from kubesae.sae import Normaliser, SaeConfig, initial_weights, matmul_dtype
-from kubesae.train.allocator import keep_memory
 from kubesae.train.distributed import Ranks
 from kubesae.train.learner import Learner
 

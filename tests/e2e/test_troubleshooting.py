@@ -481,6 +481,10 @@ OTHERS = {
         m, {"name": "a"}, {"name": "b", "lr": 1e9}
     ),
     "<n> SAEs have the name <name>. Give each its own": lambda m: sweep(m, {}, {"lr": 1e-3}),
+    "--feature-shards is <n>, but there are <n> ranks.": lambda m: m.train(m.fixture(), "--feature-shards", "2"),
+    "The <n> features of <name> cannot be shared out evenly over --feature-shards <n>.": lambda m: m.train(
+        m.fixture(), "--feature-shards", "3"
+    ),
     "Training took <n> steps, too few to judge by.": lambda m: m.train(m.fixture()),
     "<n>% of the features were active on no token of the last epoch": lambda m: m.train(
         m.fixture(), "--d-sae", "4096", "--architecture", "topk", "--k", "1"

@@ -38,9 +38,14 @@ class Meeting:
 class ThreadRanks(Ranks):
     """One thread's view; collectives must be called by all, in the same order."""
 
-    def __init__(self, rank: int, world: int, meeting: Meeting) -> None:
-        super().__init__(rank, world, CPU)
+    def __init__(
+        self, rank: int, world: int, meeting: Meeting, column: Ranks | None = None, line: Ranks | None = None
+    ) -> None:
+        super().__init__(rank, world, CPU, column=column, line=line)
         object.__setattr__(self, "meeting", meeting)
+
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        return self.meeting.gather(self.rank, tensor)
 
     def sum(self, tensor: Tensor) -> Tensor:
         return torch.stack(self.meeting.gather(self.rank, tensor)).sum(0, dtype=tensor.dtype)
@@ -48,23 +53,35 @@ class ThreadRanks(Ranks):
     def max(self, tensor: Tensor) -> Tensor:
         return torch.stack(self.meeting.gather(self.rank, tensor)).amax(0)
 
+    def join(self, tensor: Tensor) -> Tensor | None:
+        parts = self.meeting.gather(self.rank, tensor)
+        return torch.cat(parts) if self.first else None
+
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
         for tensor in tensors:
             tensor.copy_(self.meeting.gather(self.rank, tensor)[0])
 
 
-def run_ranks(world: int, work: Callable[[Ranks], T]) -> list[T]:
-    """Run `work` on `world` ranks and return what each gave."""
+def run_ranks(world: int, work: Callable[[Ranks], T], shards: int = 1) -> list[T]:
+    """Run `work` on `world` ranks, each `shards` of which share out the features, and return what each gave."""
     if world == 1:
         return [work(ALONE)]
     meeting = Meeting(world)
+    columns, lines = (
+        [Meeting(world // shards) for _ in range(shards)],
+        [Meeting(shards) for _ in range(world // shards)],
+    )
 
     def run(rank: int) -> T:
+        row, place = divmod(rank, shards)
+        column = ThreadRanks(row, world // shards, columns[place]) if shards > 1 else None
+        line = ThreadRanks(place, shards, lines[row]) if shards > 1 else None
         try:
             with torch.no_grad():
-                return work(ThreadRanks(rank, world, meeting))
+                return work(ThreadRanks(rank, world, meeting, column, line))
         except BaseException:
-            meeting.barrier.abort()
+            for each in (meeting, *columns, *lines):
+                each.barrier.abort()
             raise
 
     with ThreadPoolExecutor(world) as pool:

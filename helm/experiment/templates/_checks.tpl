@@ -145,6 +145,12 @@ missing, Helm has not asked a cluster, and nothing is known.
 {{- if gt (int $train.minWorkers) (int $train.workers) -}}
 {{- fail (printf "phases.train.minWorkers: %d is more than phases.train.workers (%d). Lower it." (int $train.minWorkers) (int $train.workers)) -}}
 {{- end -}}
+{{- $shards := int $train.featureShards -}}
+{{- $processes := max 1 (int $train.gpus) -}}
+{{- $elastic := and (gt (int $train.minWorkers) 0) (lt (int $train.minWorkers) (int $train.workers)) -}}
+{{- if or (mod (mul $processes (int $train.workers)) $shards) (and $elastic (mod $processes $shards)) -}}
+{{- fail (printf "phases.train.featureShards: %d does not divide the processes (%d in each of %d Pods%s). Lower it, or change phases.train.gpus." $shards $processes (int $train.workers) (ternary ", of which some may be lost" "" $elastic)) -}}
+{{- end -}}
 {{- $queue := .Values.queue -}}
 {{- if and $queue.minParallelism (not $queue.name) -}}
 {{- fail "queue.minParallelism: there is no queue. Set queue.name to a LocalQueue, or leave this 0." -}}

@@ -12,6 +12,7 @@ from kubesae.cli.console import say
 from kubesae.cli.options import experiment_options, metrics_option, overrides, resolve, section_fields
 from kubesae.errors import ConfigError
 from kubesae.experiment import Sae, validate
+from kubesae.memory import keep_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +31,13 @@ SAE = "sae.0."
 @click.option("--num-shards", type=int, help="check that the data has this many shards")
 @click.option("--d-model", type=int, help="check that the activations have this width")
 @click.option("--train-device", default="auto", show_default=True, help="auto: a GPU of this rank, else the CPU")
+@click.option(
+    "--feature-shards",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="ranks that share out the features of an SAE",
+)
 @metrics_option
 @click.option("--grace", default=10.0, show_default=True, help="seconds that SIGTERM leaves for a last checkpoint")
 def command(
@@ -38,6 +46,7 @@ def command(
     num_shards: int | None,
     d_model: int | None,
     train_device: str,
+    feature_shards: int,
     grace: float,
     metrics_port: int | None,
     **flags: Any,
@@ -50,8 +59,12 @@ def command(
     report.html. Under torchrun every process takes its share of each batch:
 
         torchrun --nproc_per_node=2 -m kubesae.train experiment.yaml
+
+    An SAE that does not fit into one GPU's memory is shared out: with --feature-shards N each N neighbouring processes
+    hold the features of one SAE and take the same rows. Checkpoints go on with any number of either.
     """
     resolved, saes = trainings(experiment, flags)
+    keep_memory()
     from kubesae.cli.metrics import TrainMetrics, serving  # noqa: PLC0415 - keeps --help fast
     from kubesae.ledger import read_identity, write_run  # noqa: PLC0415
     from kubesae.store import open_store  # noqa: PLC0415
@@ -69,6 +82,7 @@ def command(
             console=Console(say, bars=sys.stdout.isatty(), measured=metrics.measured if metrics else None),
             workers=num_workers,
             device=train_device,
+            feature_shards=feature_shards,
             limits=Limits(grace=grace),
         )
     if os.environ.get("RANK", "0") == "0":  # torchrun's number of this process

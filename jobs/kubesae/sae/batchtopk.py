@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from kubesae.sae.auxk import AuxK
     from kubesae.sae.kernels import Code
-    from kubesae.sae.step import Batch, Reduce, Step
+    from kubesae.sae.shard import Reduce
+    from kubesae.sae.step import Batch, Step
     from kubesae.sae.weights import Weights
 
 # The floor below which nothing is looked at is where some rows have this many times the wanted entries.
@@ -50,7 +51,7 @@ def encode(x_centred_BD: Tensor, weights: Weights, k: int, batch: Batch) -> tupl
     """Return the code of x - b_dec, and the cutoff; 0 where fewer than k entries a row are positive."""
     encoder = SlicedEncoder(weights, batch.dtype, x_centred_BD.device)
     wanted = k * batch.total_rows
-    floor = _common_floor(x_centred_BD, encoder, k, batch.reduce)
+    floor = _common_floor(x_centred_BD, encoder, k, batch)
     code = encoder.above(x_centred_BD, floor)
     if floor > 0 and int(batch.reduce(torch.tensor(len(code.values_N)))) < wanted:  # the sample was not like the rest
         code = encoder.above(x_centred_BD, 0.0)
@@ -58,7 +59,7 @@ def encode(x_centred_BD: Tensor, weights: Weights, k: int, batch: Batch) -> tupl
     return code.at_least(cutoff), cutoff
 
 
-def _common_floor(x_centred_BD: Tensor, encoder: SlicedEncoder, k: int, reduce: Reduce) -> float:
+def _common_floor(x_centred_BD: Tensor, encoder: SlicedEncoder, k: int, batch: Batch) -> float:
     """Return a value, the same for all ranks, that is likely below the cutoff and above most entries.
 
     It saves work and decides nothing: what it cuts off too much is looked for again.
@@ -67,8 +68,9 @@ def _common_floor(x_centred_BD: Tensor, encoder: SlicedEncoder, k: int, reduce: 
     if len(x_centred_BD):
         sample_SD = x_centred_BD[:: -(-len(x_centred_BD) // _SAMPLE_ROWS)]
         z = torch.cat([z_SF.flatten() for z_SF in encoder.slices(sample_SD)]).relu()
-        floor = float(z.topk(min(len(z), _MARGIN * k * len(sample_SD))).values[-1])
-    total, ranks = reduce(torch.tensor([floor, 1.0], dtype=torch.float64)).tolist()
+        wanted = -(-_MARGIN * k * len(sample_SD) // batch.shard.count)
+        floor = float(z.topk(min(len(z), wanted)).values[-1])
+    total, ranks = batch.reduce(torch.tensor([floor, 1.0], dtype=torch.float64)).tolist()
     return float(total / ranks)
 
 

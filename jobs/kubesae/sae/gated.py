@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from kubesae.sae.gradients import b_dec_gradient
 from kubesae.sae.kernels import ByFeature, Code, decode, dots, product
 from kubesae.sae.relu import penalty_weight
 from kubesae.sae.sliced import SPARSE_BELOW, Part, sliced_step
@@ -60,7 +61,7 @@ def loss_and_gradients(x_BD: Tensor, weights: Weights, l1_coeff: float, batch: B
         open_BF = p_BF > -biases.b_gate
         few = open_BF.sum(dtype=torch.int32) < SPARSE_BELOW * open_BF.numel()
         work = _sparse if few else _dense
-        return work(p_BF, open_BF, x_centred_BD, weights, biases, l1, mean, batch.dtype)
+        return work(p_BF, open_BF, x_centred_BD, weights, biases, l1, mean, batch)
 
     return sliced_step(x_BD, weights, backward)
 
@@ -90,15 +91,16 @@ def _sparse(
     biases: _Biases,
     l1: float,
     mean: float,
-    _dtype: torch.dtype,
+    batch: Batch,
 ) -> Part:
     """Backward of a slice with few open gates."""
+    shard = batch.shard
     code = Code.of(p_BF, open_BF, x_centred_BD.dtype)
     p_N, own = code.values_N, biases.of(code.features_N)
     f = Code(code.offsets_B1, code.features_N, (p_N * own.gain + own.b_mag).relu())
     via = Code(code.offsets_B1, code.features_N, p_N + own.b_gate)
-    e_BD = x_centred_BD - decode(f, weights.W_dec_FD)
-    left_BD = x_centred_BD - decode(via, weights.W_dec_FD)
+    e_BD = x_centred_BD - shard.sum(decode(f, weights.W_dec_FD))
+    left_BD = x_centred_BD - shard.sum(decode(via, weights.W_dec_FD))
     g_BD = e_BD * (-2 * mean)
     df_N = dots(code, g_BD, weights.W_dec_FD)
     dvia_N = dots(code, left_BD * (-2 * mean), weights.W_dec_FD)
@@ -112,12 +114,12 @@ def _sparse(
         W_enc_FD=by_feature.sum(dp_N, x_centred_BD),
         b_enc_F=db_mag_F,
         W_dec_FD=by_feature.sum(f.values_N, g_BD),
-        b_dec_D=g_BD.sum(0) - (biases.gain * db_mag_F + db_gate_F) @ weights.W_enc_FD,
+        b_dec_D=b_dec_gradient(g_BD, biases.gain * db_mag_F + db_gate_F, weights, shard),
         r_mag_F=dr_mag_F,
         b_gate_F=db_gate_F,
     )
-    squared_error = e_BD.square().sum()
-    loss = mean * (squared_error + left_BD.square().sum()) + l1 * via.values_N.sum()
+    squared_error = shard.once(e_BD.square().sum())
+    loss = mean * (squared_error + shard.once(left_BD.square().sum())) + l1 * via.values_N.sum()
     return Part(gradients, loss, squared_error, (f.values_N > 0).sum(), activation_F)
 
 
@@ -129,13 +131,14 @@ def _dense(
     biases: _Biases,
     l1: float,
     mean: float,
-    dtype: torch.dtype,
+    batch: Batch,
 ) -> Part:
-    """Backward of any slice, by products in `dtype`."""
+    """Backward of any slice, by products in the batch's dtype."""
+    dtype, shard = batch.dtype, batch.shard
     f_BF = (p_BF * biases.gain + biases.b_mag).relu_().mul_(open_BF)
     via_BF = (p_BF + biases.b_gate).relu_()
-    e_BD = x_centred_BD - product(f_BF, weights.W_dec_FD, dtype)
-    left_BD = x_centred_BD - product(via_BF, weights.W_dec_FD, dtype)
+    e_BD = x_centred_BD - shard.sum(product(f_BF, weights.W_dec_FD, dtype))
+    left_BD = x_centred_BD - shard.sum(product(via_BF, weights.W_dec_FD, dtype))
     g_BD = e_BD * (-2 * mean)
     df_BF = product(g_BD, weights.W_dec_FD.T, dtype)
     dvia_BF = product(left_BD * (-2 * mean), weights.W_dec_FD.T, dtype)
@@ -145,10 +148,10 @@ def _dense(
         W_enc_FD=product(dp_BF.T, x_centred_BD, dtype),
         b_enc_F=db_mag_F,
         W_dec_FD=product(f_BF.T, g_BD, dtype),
-        b_dec_D=g_BD.sum(0) - (biases.gain * db_mag_F + db_gate_F) @ weights.W_enc_FD,
+        b_dec_D=b_dec_gradient(g_BD, biases.gain * db_mag_F + db_gate_F, weights, shard),
         r_mag_F=dr_mag_F,
         b_gate_F=db_gate_F,
     )
-    squared_error = e_BD.square().sum()
-    loss = mean * (squared_error + left_BD.square().sum()) + l1 * via_BF.sum()
+    squared_error = shard.once(e_BD.square().sum())
+    loss = mean * (squared_error + shard.once(left_BD.square().sum())) + l1 * via_BF.sum()
     return Part(gradients, loss, squared_error, (f_BF > 0).sum(), activation_F)

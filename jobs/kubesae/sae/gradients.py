@@ -16,14 +16,28 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kubesae.sae.kernels import Code
+    from kubesae.sae.shard import Shard
 
 
 def sparse_gradients(
-    code: Code, x_centred_BD: Tensor, g_BD: Tensor, weights: Weights, l1_F: Tensor | None = None
+    code: Code, x_centred_BD: Tensor, g_BD: Tensor, weights: Weights, shard: Shard, l1_F: Tensor | None = None
 ) -> Weights:
-    """Return all gradients; see `feature_gradients`."""
+    """Return all gradients; see `feature_gradients` and `b_dec_gradient`."""
     W_enc_FD, b_enc_F, W_dec_FD = feature_gradients(code, x_centred_BD, g_BD, weights, l1_F)
-    return Weights(W_enc_FD, b_enc_F, W_dec_FD, g_BD.sum(0) - b_enc_F @ weights.W_enc_FD)
+    return Weights(W_enc_FD, b_enc_F, W_dec_FD, b_dec_gradient(g_BD, b_enc_F, weights, shard))
+
+
+def b_dec_gradient(g_BD: Tensor, dp_F: Tensor, weights: Weights, shard: Shard) -> Tensor:
+    """Return this shard's share [D] of the gradient by b_dec, which is added to x_hat and subtracted from x.
+
+    Args:
+        g_BD: gradient of the loss by x_hat, the same on all shards.
+        dp_F: sum over rows of the gradient by W_enc (x - b_dec), of this shard's features.
+        weights: the weights.
+        shard: which features these are.
+
+    """
+    return shard.once(g_BD.sum(0)) - dp_F @ weights.W_enc_FD
 
 
 def feature_gradients(

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 
+from kubesae.sae.gradients import b_dec_gradient
 from kubesae.sae.kernels import ByFeature, Code, decode, dots, product
 from kubesae.sae.sliced import SPARSE_BELOW, Part, decoder_norms, sliced_step
 from kubesae.sae.weights import Weights
@@ -42,6 +43,7 @@ from kubesae.sae.weights import Weights
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kubesae.sae.shard import Shard
     from kubesae.sae.step import Batch, Step
 
 Recipe = Literal["anthropic", "gdm"]
@@ -118,9 +120,9 @@ def loss_and_gradients(x_BD: Tensor, weights: Weights, l0_coeff: float, batch: B
         few = matters_BF.sum(dtype=torch.int32) < SPARSE_BELOW * z_BF.numel()
         if few:
             code = Code.of(z_BF, matters_BF, rows_BD.dtype)
-            part = _sparse(code, x_centred_BD, weights, feature, mean)
+            part = _sparse(code, x_centred_BD, weights, feature, mean, batch.shard)
         else:
-            part = _dense(z_BF.to(rows_BD.dtype), x_centred_BD, weights, feature, mean, dtype)
+            part = _dense(z_BF.to(rows_BD.dtype), x_centred_BD, weights, feature, mean, batch)
         return _with_pre_activation(part, x_centred_BD, weights, feature) if pre else part
 
     return sliced_step(x_BD, weights, backward)
@@ -161,12 +163,12 @@ def _with_pre_activation(part: Part, x_centred_BD: Tensor, weights: Weights, fea
     return part
 
 
-def _sparse(code: Code, x_centred_BD: Tensor, weights: Weights, feature: _Feature, mean: float) -> Part:
+def _sparse(code: Code, x_centred_BD: Tensor, weights: Weights, feature: _Feature, mean: float, shard: Shard) -> Part:
     """Backward of a slice in which few entries matter: those of `code`, whose values are z."""
     own = feature.of(code.features_N)
     z_N = code.values_N
     f = Code(code.offsets_B1, code.features_N, torch.where(z_N > own.theta, z_N, 0.0))
-    e_BD = x_centred_BD - decode(f, weights.W_dec_FD)
+    e_BD = x_centred_BD - shard.sum(decode(f, weights.W_dec_FD))
     g_BD = e_BD * (-2 * mean)
     entries = _entries(z_N, f.values_N, dots(code, g_BD, weights.W_dec_FD), own)
     by_feature = ByFeature(code, len(weights.b_enc_F))
@@ -178,20 +180,19 @@ def _sparse(code: Code, x_centred_BD: Tensor, weights: Weights, feature: _Featur
         W_enc_FD=by_feature.sum(entries.dz, x_centred_BD),
         b_enc_F=db_enc_F,
         W_dec_FD=by_feature.sum(f.values_N, g_BD),
-        b_dec_D=g_BD.sum(0) - db_enc_F @ weights.W_enc_FD,
+        b_dec_D=b_dec_gradient(g_BD, db_enc_F, weights, shard),
         log_threshold_F=dt_F,
     )
-    squared_error = e_BD.square().sum()
+    squared_error = shard.once(e_BD.square().sum())
     loss = squared_error * mean + entries.penalty.sum()
     return Part(gradients, loss, squared_error, (f.values_N > 0).sum(), activation_F, turn_F)
 
 
-def _dense(
-    z_BF: Tensor, x_centred_BD: Tensor, weights: Weights, feature: _Feature, mean: float, dtype: torch.dtype
-) -> Part:
-    """Backward of any slice, by products in `dtype`."""
+def _dense(z_BF: Tensor, x_centred_BD: Tensor, weights: Weights, feature: _Feature, mean: float, batch: Batch) -> Part:
+    """Backward of any slice, by products in the batch's dtype."""
+    dtype, shard = batch.dtype, batch.shard
     f_BF = torch.where(z_BF > feature.theta, z_BF, 0.0)
-    e_BD = x_centred_BD - product(f_BF, weights.W_dec_FD, dtype)
+    e_BD = x_centred_BD - shard.sum(product(f_BF, weights.W_dec_FD, dtype))
     g_BD = e_BD * (-2 * mean)
     entries = _entries(z_BF, f_BF, product(g_BD, weights.W_dec_FD.T, dtype), feature)
     db_enc_F, dt_F, turn_F, activation_F = (by_BF.sum(0) for by_BF in (entries.dz, entries.dt, entries.dnorm, f_BF))
@@ -199,9 +200,9 @@ def _dense(
         W_enc_FD=product(entries.dz.T, x_centred_BD, dtype),
         b_enc_F=db_enc_F,
         W_dec_FD=product(f_BF.T, g_BD, dtype),
-        b_dec_D=g_BD.sum(0) - db_enc_F @ weights.W_enc_FD,
+        b_dec_D=b_dec_gradient(g_BD, db_enc_F, weights, shard),
         log_threshold_F=dt_F,
     )
-    squared_error = e_BD.square().sum()
+    squared_error = shard.once(e_BD.square().sum())
     loss = squared_error * mean + entries.penalty.sum()
     return Part(gradients, loss, squared_error, (f_BF > 0).sum(), activation_F, turn_F)

@@ -153,10 +153,8 @@ def top_k_code(z_BF: Tensor, k: int) -> Code:
     else:
         values_BK, features_BK = top_k(z_BF, k)
     offsets = torch.arange(0, values_BK.numel() + 1, k, device=z_BF.device)
-    values_N = values_BK.reshape(-1)
-    return Code(
-        offsets, features_BK.long().reshape(-1), values_N.float() if values_N.dtype == torch.bfloat16 else values_N
-    )
+    exact = torch.promote_types(z_BF.dtype, torch.float32)
+    return Code(offsets, features_BK.long().reshape(-1), values_BK.to(exact).reshape(-1))
 
 
 def code_above(z_BF: Tensor, floor: float | Tensor, dtype: torch.dtype) -> Code:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kubesae.sae.gradients import feature_gradients
+from kubesae.sae.gradients import b_dec_gradient, feature_gradients
 from kubesae.sae.kernels import decode
 from kubesae.sae.weights import Weights
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kubesae.sae.kernels import Code
+    from kubesae.sae.shard import Shard
 
 
 def prefix_sizes(shares: Sequence[float], d_sae: int) -> tuple[int, ...]:
@@ -36,9 +37,15 @@ def prefix_sizes(shares: Sequence[float], d_sae: int) -> tuple[int, ...]:
 
 
 def nested_gradients(
-    code: Code, x_centred_BD: Tensor, e_BD: Tensor, weights: Weights, prefixes: Sequence[int], scale: float
+    code: Code,
+    x_centred_BD: Tensor,
+    e_BD: Tensor,
+    weights: Weights,
+    prefixes: Sequence[int],
+    scale: float,
+    shard: Shard,
 ) -> tuple[Tensor, Weights]:
-    """Return `scale` times the sum over prefixes of the squared error, and its gradients.
+    """Return this shard's share of `scale` times the sum over prefixes of the squared error, and its gradients.
 
     From the widest prefix to the narrowest: leaving out the outermost group of features gives its error back, and what
     a group adds is wanted by every prefix that holds it.
@@ -50,18 +57,22 @@ def nested_gradients(
         weights: the weights that made the code.
         prefixes: numbers of features, ascending; the last is all.
         scale: what squared errors are multiplied by.
+        shard: which features the weights are of; prefixes are of all.
 
     """
     g_BD, loss = torch.zeros_like(e_BD), e_BD.new_zeros(())
     groups: list[tuple[Tensor, Tensor, Tensor]] = []
     for begin, end in reversed(list(pairwise([0, *prefixes]))):
-        loss += scale * e_BD.square().sum()
+        loss += shard.once(scale * e_BD.square().sum())
         g_BD.add_(e_BD, alpha=-2 * scale)
-        group = code.columns(begin, end)
+        low, high = shard.span(begin, end, len(weights.b_enc_F))
+        group = code.columns(low, high)
         part = Weights(
-            weights.W_enc_FD[begin:end], weights.b_enc_F[begin:end], weights.W_dec_FD[begin:end], weights.b_dec_D
+            weights.W_enc_FD[low:high], weights.b_enc_F[low:high], weights.W_dec_FD[low:high], weights.b_dec_D
         )
-        groups.append(feature_gradients(group, x_centred_BD, g_BD, part))
-        e_BD = e_BD + decode(group, part.W_dec_FD)
+        if low < high:  # a shard may have nothing of a group
+            groups.append(feature_gradients(group, x_centred_BD, g_BD, part))
+        if begin > 0:
+            e_BD = e_BD + shard.sum(decode(group, part.W_dec_FD) if low < high else torch.zeros_like(e_BD))
     W_enc_FD, b_enc_F, W_dec_FD = (torch.cat(parts[::-1]) for parts in zip(*groups, strict=True))
-    return loss, Weights(W_enc_FD, b_enc_F, W_dec_FD, g_BD.sum(0) - b_enc_F @ weights.W_enc_FD)
+    return loss, Weights(W_enc_FD, b_enc_F, W_dec_FD, b_dec_gradient(g_BD, b_enc_F, weights, shard))

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kubesae.sae.gradients import sparse_gradients
+from kubesae.sae.gradients import b_dec_gradient, sparse_gradients
 from kubesae.sae.kernels import Code, decode
 from kubesae.sae.sliced import SPARSE_BELOW, Part, decoder_norms, sliced_step
 from kubesae.sae.weights import Weights
@@ -35,6 +35,7 @@ from kubesae.sae.weights import Weights
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kubesae.sae.shard import Shard
     from kubesae.sae.step import Batch, Step
 
 PENALTY = 125.0
@@ -74,7 +75,7 @@ def loss_and_gradients(
     mean = 1 / (batch.total_rows * x_BD.shape[1])
 
     def backward(rows_BD: Tensor) -> Part:
-        gradients, activation_F, squared_error, active = _backward(rows_BD, weights, l1_F, -2 * mean, batch.dtype)
+        gradients, activation_F, squared_error, active = _backward(rows_BD, weights, l1_F, -2 * mean, batch)
         loss = squared_error * mean + activation_F @ l1_F
         turn_F = None if norm_F is None else activation_F * l1
         return Part(gradients, loss, squared_error, active, activation_F, turn_F)
@@ -83,43 +84,43 @@ def loss_and_gradients(
 
 
 def _backward(
-    x_BD: Tensor, weights: Weights, l1_F: Tensor, scale: float, dtype: torch.dtype
+    x_BD: Tensor, weights: Weights, l1_F: Tensor, scale: float, batch: Batch
 ) -> tuple[Weights, Tensor, Tensor, Tensor]:
-    """Return gradients, the sums [F] of f, the squared error and the number of active entries of a slice.
+    """Return gradients, the sums [F] of f, the squared error and the number of active entries: this shard's shares.
 
     Args:
         x_BD: its rows.
         weights: the weights.
         l1_F: the penalty's gradient by f.
         scale: what errors are multiplied by to give the gradient by x_hat.
-        dtype: of dense products.
+        batch: what the rows are a share of.
 
     """
     x_centred_BD = x_BD - weights.b_dec_D
-    f_BF = encode(x_centred_BD, weights, dtype)
+    f_BF = encode(x_centred_BD, weights, batch.dtype)
     active = (f_BF > 0).sum(dtype=torch.int32)
     backward = _sparse if active < SPARSE_BELOW * f_BF.numel() else _dense
-    return (*backward(f_BF, x_centred_BD, weights, l1_F, scale), active)
+    return (*backward(f_BF, x_centred_BD, weights, l1_F, scale, batch.shard), active)
 
 
 def _sparse(
-    f_BF: Tensor, x_centred_BD: Tensor, weights: Weights, l1_F: Tensor, scale: float
+    f_BF: Tensor, x_centred_BD: Tensor, weights: Weights, l1_F: Tensor, scale: float, shard: Shard
 ) -> tuple[Weights, Tensor, Tensor]:
     """Backward of a slice with few active entries."""
     code = to_code(f_BF, x_centred_BD.dtype)
-    e_BD = x_centred_BD - decode(code, weights.W_dec_FD)
-    gradients = sparse_gradients(code, x_centred_BD, e_BD * scale, weights, l1_F)
+    e_BD = x_centred_BD - shard.sum(decode(code, weights.W_dec_FD))
+    gradients = sparse_gradients(code, x_centred_BD, e_BD * scale, weights, shard, l1_F)
     activation_F = torch.zeros_like(l1_F).index_add_(0, code.features_N, code.values_N)
-    return gradients, activation_F, e_BD.square().sum()
+    return gradients, activation_F, shard.once(e_BD.square().sum())
 
 
 def _dense(
-    f_BF: Tensor, x_centred_BD: Tensor, weights: Weights, l1_F: Tensor, scale: float
+    f_BF: Tensor, x_centred_BD: Tensor, weights: Weights, l1_F: Tensor, scale: float, shard: Shard
 ) -> tuple[Weights, Tensor, Tensor]:
     """Backward of any slice, by products in the dtype of `f_BF`."""
     dtype, exact = f_BF.dtype, x_centred_BD.dtype
     W_dec_FD = weights.W_dec_FD.to(dtype)
-    e_BD = x_centred_BD - f_BF @ W_dec_FD
+    e_BD = x_centred_BD - shard.sum((f_BF @ W_dec_FD).to(exact))
     g_BD = e_BD * scale
     dz_BF = torch.addmm(l1_F.to(dtype), g_BD.to(dtype), W_dec_FD.T).mul_(f_BF > 0)
     db_enc_F = dz_BF.sum(0, dtype=exact)
@@ -127,6 +128,6 @@ def _dense(
         W_enc_FD=(dz_BF.T @ x_centred_BD.to(dtype)).to(exact),
         b_enc_F=db_enc_F,
         W_dec_FD=(f_BF.T @ g_BD.to(dtype)).to(exact),
-        b_dec_D=g_BD.sum(0) - db_enc_F @ weights.W_enc_FD,
+        b_dec_D=b_dec_gradient(g_BD, db_enc_F, weights, shard),
     )
-    return gradients, f_BF.sum(0, dtype=exact), e_BD.square().sum()
+    return gradients, f_BF.sum(0, dtype=exact), shard.once(e_BD.square().sum())

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from kubesae.sae.shard import WHOLE
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kubesae.sae.step import Reduce
+    from kubesae.sae.shard import Reduce, Shard
     from kubesae.sae.weights import Weights
 
 ENCODER_SHARE = 0.2
@@ -35,9 +37,9 @@ def draw_rows(x_BD: Tensor, error_B: Tensor, wanted: int, rank: int, world: int,
         x_BD: this rank's rows.
         error_B: their squared errors.
         wanted: how many rows; fewer come where fewer are not reconstructed exactly.
-        rank: this rank.
-        world: the number of ranks.
-        reduce: sums a tensor over all ranks.
+        rank: this rank among those that share out the rows.
+        world: how many these are.
+        reduce: sums a tensor over them.
 
     """
     best = (error_B.double().square() / -torch.log(_uniform(x_BD))).sort(descending=True, stable=True)
@@ -61,7 +63,9 @@ def _uniform(x_BD: Tensor) -> Tensor:
     return (hash_B + 1).double() / (_PRIME + 1)
 
 
-def replace_features(weights: Weights, features_R: Tensor, dead_F: Tensor, rows_RD: Tensor, threshold: float) -> None:
+def replace_features(
+    weights: Weights, features_R: Tensor, dead_F: Tensor, rows_RD: Tensor, threshold: float, shard: Shard = WHOLE
+) -> None:
     """Let features begin anew from centred rows [R, D], in place.
 
     Args:
@@ -70,11 +74,12 @@ def replace_features(weights: Weights, features_R: Tensor, dead_F: Tensor, rows_
         dead_F: bool [F], which features are dead: they have no say in norms.
         rows_RD: x - b_dec.
         threshold: what a trained threshold starts as.
+        shard: which features these are; norms are those of all.
 
     """
     directions_RD = rows_RD / torch.linalg.vector_norm(rows_RD, dim=1, keepdim=True).clamp_min(1e-30)
-    weights.W_enc_FD[features_R] = directions_RD * (ENCODER_SHARE * _living_norm(weights.W_enc_FD, dead_F))
-    weights.W_dec_FD[features_R] = directions_RD * _living_norm(weights.W_dec_FD, dead_F)
+    weights.W_enc_FD[features_R] = directions_RD * (ENCODER_SHARE * _living_norm(weights.W_enc_FD, dead_F, shard))
+    weights.W_dec_FD[features_R] = directions_RD * _living_norm(weights.W_dec_FD, dead_F, shard)
     weights.b_enc_F[features_R] = 0
     if weights.log_threshold_F is not None:
         weights.log_threshold_F[features_R] = torch.tensor(threshold).log().item()
@@ -83,12 +88,13 @@ def replace_features(weights: Weights, features_R: Tensor, dead_F: Tensor, rows_
             tensor_F[features_R] = 0
 
 
-def _living_norm(matrix_FD: Tensor, dead_F: Tensor) -> Tensor:
-    """Return the mean norm of living features' rows, of all where none lives."""
-    norm_F = torch.linalg.vector_norm(matrix_FD, dim=1)
-    living_F = norm_F[~dead_F]
-    mean: Tensor = (living_F if len(living_F) else norm_F).mean()
-    return mean
+def _living_norm(matrix_FD: Tensor, dead_F: Tensor, shard: Shard) -> float:
+    """Return the mean norm of living features' rows on all shards, of all where none lives."""
+    norm_F = torch.linalg.vector_norm(matrix_FD, dim=1, dtype=torch.float64)
+    living_F = (~dead_F).double()
+    sums = torch.stack([norm_F @ living_F, living_F.sum(), norm_F.sum(), torch.ones_like(norm_F).sum()])
+    living, count, total, features = shard.sum(sums).tolist()
+    return float(living / count if count else total / features)
 
 
 def forget(moments: Weights, features_R: Tensor) -> None:

@@ -3,6 +3,7 @@
 B = rows of this rank's share of a batch, D = d_model, F = features.
 
 Losses are means over the rows of the whole batch, so that gradients and losses of the ranks only have to be summed.
+Ranks may share out the rows, the features (`shard`) or both: what several have the same, one of them counts.
 """
 
 from __future__ import annotations
@@ -16,23 +17,17 @@ from kubesae.sae.auxk import add_auxk
 from kubesae.sae.gradients import sparse_gradients
 from kubesae.sae.kernels import decode
 from kubesae.sae.matryoshka import nested_gradients
+from kubesae.sae.shard import WHOLE, Shard, alone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
     from kubesae.sae.auxk import AuxK
     from kubesae.sae.kernels import Code
+    from kubesae.sae.shard import Reduce
     from kubesae.sae.weights import Weights
-
-    # returns the sum of a tensor over all ranks
-    Reduce = Callable[[Tensor], Tensor]
-
-
-def alone(tensor: Tensor) -> Tensor:
-    """Return the sum of a tensor over all ranks where there is one."""
-    return tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +38,26 @@ class Batch:
         total_rows: its rows, over all ranks.
         dtype: of dense products.
         reduce: sums a tensor over all ranks.
+        shard: which of the features this rank holds.
 
     """
 
     total_rows: int
     dtype: torch.dtype
     reduce: Reduce = alone
+    shard: Shard = WHOLE
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Gradients and sums of one step. Sums over ranks are the values of the whole batch.
+    """Gradients and sums of one step. Sums over all ranks are the values of the whole batch.
 
     Attributes:
-        gradients: of `loss`.
+        gradients: of `loss`, by this rank's features; those of all features together by b_dec are the sum over shards.
         loss: what is minimised, a share of the mean over the batch.
         squared_error: sum over rows and dimensions of (x - x_hat)^2.
         active: entries above 0, over all rows.
-        fired_F: bool [F], which features were above 0 in any row.
+        fired_F: bool [F], which of this rank's features were above 0 in any row.
 
     """
 
@@ -90,15 +87,17 @@ def sparse_step(
         prefixes: numbers of features that each have to reconstruct without the others (`matryoshka`); None: all only.
 
     """
-    e_BD = x_centred_BD - decode(code, weights.W_dec_FD)
-    squared_error = e_BD.square().sum()
+    shard = batch.shard
+    e_BD = x_centred_BD - shard.sum(decode(code, weights.W_dec_FD))
+    squared_error = shard.once(e_BD.square().sum())
     scale = 1 / (batch.total_rows * x_centred_BD.shape[1])
     if prefixes is None:
         loss = squared_error * scale
-        gradients = sparse_gradients(code, x_centred_BD, e_BD * (-2 * scale), weights)
+        gradients = sparse_gradients(code, x_centred_BD, e_BD * (-2 * scale), weights, shard)
     else:
-        loss, gradients = nested_gradients(code, x_centred_BD, e_BD, weights, prefixes, scale / len(prefixes))
-    if auxk.coefficient > 0 and len(auxk.dead_A) > 0:
+        scale /= len(prefixes)
+        loss, gradients = nested_gradients(code, x_centred_BD, e_BD, weights, prefixes, scale, shard)
+    if auxk.coefficient > 0 and auxk.dead > 0:
         loss = loss + add_auxk(gradients, x_centred_BD, e_BD, weights, auxk, batch)
     return Step(gradients, loss, squared_error, (code.values_N > 0).sum(), fired(code, len(weights.b_enc_F)))
 

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from kubesae.sae.encoder import SlicedEncoder
+from kubesae.sae.shard import WHOLE
 from kubesae.sae.weights import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from kubesae.sae.kernels import Code
-    from kubesae.sae.step import Reduce
+    from kubesae.sae.shard import Reduce, Shard
 
 # Bins hold values with the same first bits of their float32: 2^12 bins an octave of values, so a bin is 0.02% wide.
 _DROPPED_BITS = 11
@@ -68,9 +69,12 @@ class ThresholdSearch:
             self._counts += torch.bincount(bits, minlength=_BINS)
         self._rows += len(x_centred_BD)
 
-    def solve(self, l0: float, reduce: Reduce) -> float:
-        """Return the threshold at which the rows have `l0` active features on average; 0.0 where they never have."""
-        counts, rows = reduce(self._counts), int(reduce(self._rows))
+    def solve(self, l0: float, reduce: Reduce, shard: Shard = WHOLE) -> float:
+        """Return the threshold at which the rows have `l0` active features on average; 0.0 where they never have.
+
+        `reduce` sums over all ranks, of which this one's z were of the features of `shard`.
+        """
+        counts, rows = reduce(self._counts), int(reduce(shard.once(self._rows)))
         above = counts.flip(0).cumsum(0).flip(0)
         wanted = (above >= l0 * rows).nonzero()
         if rows == 0 or len(wanted) == 0:

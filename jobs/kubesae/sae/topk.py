@@ -19,6 +19,7 @@ import torch
 
 from kubesae.sae.encoder import SlicedEncoder
 from kubesae.sae.kernels import Code, top_k_code
+from kubesae.sae.shard import WHOLE, Shard
 from kubesae.sae.step import sparse_step
 
 if TYPE_CHECKING:
@@ -29,16 +30,29 @@ if TYPE_CHECKING:
     from kubesae.sae.weights import Weights
 
 
-def encode(x_centred_BD: Tensor, weights: Weights, k: int, dtype: torch.dtype) -> Code:
-    """Return the code of x - b_dec, multiplied in `dtype`: exactly k entries a row, some of which may be 0."""
+def encode(x_centred_BD: Tensor, weights: Weights, k: int, dtype: torch.dtype, shard: Shard = WHOLE) -> Code:
+    """Return the code of x - b_dec, multiplied in `dtype`: exactly k entries a row, some of which may be 0.
+
+    On a shard: those of the k entries that are of its features.
+    """
     encoder = SlicedEncoder(weights, dtype, x_centred_BD.device)
-    codes = [top_k_code(z_BF, k) for z_BF in encoder.slices(x_centred_BD)]
-    entries = len(x_centred_BD) * k
-    return Code(
-        torch.arange(0, entries + 1, k, device=x_centred_BD.device),
+    candidates = min(k, len(weights.b_enc_F))
+    codes = [top_k_code(z_BF, candidates) for z_BF in encoder.slices(x_centred_BD)]
+    entries = len(x_centred_BD) * candidates
+    code = Code(
+        torch.arange(0, entries + 1, candidates, device=x_centred_BD.device),
         torch.cat([code.features_N for code in codes]),
         torch.cat([code.values_N for code in codes]).to(x_centred_BD.dtype),
     )
+    return code if shard.count == 1 else _among_all(code, candidates, k, shard)
+
+
+def _among_all(code: Code, candidates: int, k: int, shard: Shard) -> Code:
+    """Return the entries of a shard's code, `candidates` a row, that are among the k largest of all features."""
+    features_BC, order_BC = code.features_N.view(-1, candidates).sort(dim=1)
+    values_BC = code.values_N.view(-1, candidates).gather(1, order_BC)
+    kept_N = shard.among_largest(values_BC, k).flatten()
+    return Code(code.offsets_B1, features_BC.flatten(), values_BC.flatten()).where(kept_N)
 
 
 def loss_and_gradients(x_BD: Tensor, weights: Weights, k: int, auxk: AuxK, batch: Batch) -> Step:
@@ -53,4 +67,5 @@ def loss_and_gradients(x_BD: Tensor, weights: Weights, k: int, auxk: AuxK, batch
 
     """
     x_centred_BD = x_BD - weights.b_dec_D
-    return sparse_step(encode(x_centred_BD, weights, k, batch.dtype), x_centred_BD, weights, auxk, batch)
+    code = encode(x_centred_BD, weights, k, batch.dtype, batch.shard)
+    return sparse_step(code, x_centred_BD, weights, auxk, batch)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from dataclasses import Field
 
     from torch import Tensor
@@ -64,9 +64,21 @@ class Weights:
         """Names of the tensors that every SAE has: W_enc, b_enc, W_dec, b_dec."""
         return tuple(_name(field) for field in fields(Weights)[:4])
 
-    def each(self, change: Callable[[Tensor], Tensor]) -> Weights:
-        """Return what `change` makes of every tensor that there is."""
-        return Weights(**{field.name: change(getattr(self, field.name)) for field in fields(self) if self._has(field)})
+    @classmethod
+    def of(cls, named: Mapping[str, Tensor]) -> Weights:
+        """Return weights of which `named` holds the tensors by their names in files."""
+        return cls(**{field.name: named[_name(field)] for field in fields(cls) if _name(field) in named})
+
+    def each(self, change: Callable[[Tensor], Tensor], b_dec: Callable[[Tensor], Tensor] | None = None) -> Weights:
+        """Return what `change` makes of every tensor that there is, or `b_dec` of the one without a line a feature."""
+        changes = {"b_dec_D": b_dec or change}
+        return Weights(
+            **{
+                field.name: changes.get(field.name, change)(getattr(self, field.name))
+                for field in fields(self)
+                if self._has(field)
+            }
+        )
 
     def _has(self, field: Field[Any]) -> bool:
         return getattr(self, field.name) is not None
@@ -107,6 +119,7 @@ def initial_weights(
     decoder_norm: float = 1.0,
     threshold: float = 1.0,
     centre: Literal["median", "mean"] = "median",
+    device: torch.device | None = None,
 ) -> Weights:
     """Weights to start training from: random decoder directions, the encoder tied to them, b_dec the sample's centre.
 
@@ -120,12 +133,13 @@ def initial_weights(
         decoder_norm: of the rows of the decoder.
         threshold: that of every feature (jumprelu).
         centre: what b_dec starts as.
+        device: where the weights are to lie; None: where the sample does.
 
     """
     generator = torch.Generator().manual_seed(seed)
     directions_FD = torch.randn(config.d_sae, config.d_model, generator=generator)
     directions_FD *= decoder_norm / torch.linalg.vector_norm(directions_FD, dim=1, keepdim=True)
-    weights = no_weights(config, sample_SD.device)
+    weights = no_weights(config, device or sample_SD.device)
     weights.W_enc_FD.copy_(directions_FD)
     weights.W_dec_FD.copy_(directions_FD)
     weights.b_dec_D.copy_(geometric_median(sample_SD) if centre == "median" else sample_SD.double().mean(0))

@@ -16,6 +16,7 @@ from torch.optim.adam import adam
 
 from kubesae.sae import native
 from kubesae.sae.gradients import no_gradients
+from kubesae.sae.shard import alone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kubesae.sae import Weights
+    from kubesae.sae.shard import Reduce
 
 # Where every row has few features from the start (k), they are active in few rows of a batch: with the usual betas they
 # go on where they no longer are, and their steps stay as small as their first gradients were large. Measured in
@@ -36,9 +38,25 @@ EPSILON = 6.25e-10
 class Adam:
     """Changes weights in place. `moments` and `square_moments` are its state: they have the shapes of the weights."""
 
-    def __init__(self, weights: Weights, *, unit_decoder: bool, betas: tuple[float, float] = BETAS) -> None:
-        """Prepare to change `weights` in place; with `unit_decoder` rows of the decoder keep norm 1."""
+    def __init__(
+        self,
+        weights: Weights,
+        *,
+        unit_decoder: bool,
+        betas: tuple[float, float] = BETAS,
+        sum_shards: Reduce = alone,
+    ) -> None:
+        """Prepare to change `weights` in place.
+
+        Args:
+            weights: of all features or of a shard's.
+            unit_decoder: rows of the decoder keep norm 1.
+            betas: of the means of gradients and of their squares.
+            sum_shards: sums a tensor over the shards.
+
+        """
         self._betas = betas
+        self._sum_shards = sum_shards
         self._weights = weights
         self._unit_decoder = unit_decoder
         self.moments = no_gradients(weights)
@@ -50,19 +68,23 @@ class Adam:
         self._steps = steps
 
     def step(self, gradients: Weights, lr: float, largest: float) -> float:
-        """Take one step, and return the gradient's norm; above `largest` it is cut to that.
+        """Take one step, and return the norm of the gradient by all features; above `largest` it is cut to that.
 
         `gradients` may be overwritten.
         """
-        squares, along_F = [], None
+        squares, along_F, shared = [], None, torch.zeros(())
         for weight, gradient in zip(self._weights, gradients, strict=True):
             if self._unit_decoder and weight is self._weights.W_dec_FD:
                 square_F, along_F = _row_statistics(gradient, weight)
                 square_F = square_F - along_F.square()  # rows have norm 1
             else:
                 square_F = _squares(gradient)
-            squares.append(square_F.sum(dtype=torch.float64))
-        norm = math.sqrt(max(0.0, float(torch.stack(squares).sum())))
+            square = square_F.sum(dtype=torch.float64)
+            if weight is self._weights.b_dec_D:  # every shard has it
+                shared = square
+            else:
+                squares.append(square)
+        norm = math.sqrt(max(0.0, float(self._sum_shards(torch.stack(squares).sum()) + shared)))
         self._steps += 1
         for weight, gradient, *moments in zip(self._weights, gradients, self.moments, self.square_moments, strict=True):
             unit_F = along_F if weight is self._weights.W_dec_FD else None

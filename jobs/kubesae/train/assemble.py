@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kubesae.sae import matmul_dtype
+from kubesae.sae import matmul_dtype, native
 from kubesae.train.checkpoint import Checkpoints
 from kubesae.train.pace import Pace
 from kubesae.train.passes import Limits, Pass
@@ -67,7 +67,7 @@ def assemble(
     """
     ranks, settings = around.ranks, targets[0].settings
     shuffle = {"shuffle_rows": settings.shuffle_rows, "batch_size": settings.batch_size, "seed": settings.order_seed}
-    reader = Reader(source, split.train, ranks=ranks, **shuffle)
+    reader = Reader(source, split.train, ranks=ranks.data, **shuffle)
     epoch_batches = [reader.batches_of(epoch) for epoch in range(settings.epochs)]
     total, sample = sum(epoch_batches), None
     normalisers: list[Normaliser] = []
@@ -150,8 +150,10 @@ def about(target: Target, around: Surroundings) -> dict[str, Any]:
         "name": target.name,
         "numerics": {
             "device": ranks.device.type,
+            "kernels": "torch" if native.library() is None or ranks.device.type != "cpu" else "native",
             "machine": platform.machine(),
             "matmul": str(matmul_dtype(ranks.device)).removeprefix("torch."),
+            "feature_shards": ranks.features.world,
             "ranks": ranks.world,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,

@@ -23,7 +23,7 @@ import safetensors.torch
 from kubesae.errors import DamagedError, IdentityError, MissingError
 from kubesae.experiment import canonical_json, parse_json_object, sha256_hex
 from kubesae.ledger import keys
-from kubesae.sae import Normaliser, save_sae
+from kubesae.sae import Normaliser, Weights, save_sae
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -166,13 +166,21 @@ class Checkpoints:
             raise DamagedError(f"{where} is not a checkpoint ({error!r}). {_advice(where)}") from error
 
     def save(self, learner: Learner, normaliser: Normaliser, progress: Progress, metadata: dict[str, Any]) -> None:
-        """Write the checkpoint of the learner's step; `metadata` goes into the SAE's metadata.json."""
+        """Write the checkpoint of the learner's step; `metadata` goes into the SAE's metadata.json.
+
+        All ranks have to call it, and the first writes. The files do not depend on how many ranks and shards there are.
+        """
         began = time.monotonic()
+        whole = learner.whole_tensors()
+        if whole is None:
+            return
         folder = keys.checkpoint_folder(self._name, learner.steps)
-        tensors = {**learner.tensors(), "input_mean": normaliser.mean_D}
+        tensors = {**whole, "input_mean": normaliser.mean_D}
         data = safetensors.torch.save({key: tensor.contiguous().cpu() for key, tensor in tensors.items()})
         self._store.put(folder + TENSORS, data)
-        save_sae(self._store, folder, learner.config, learner.weights, normaliser, metadata, learner.threshold)
+        weights = Weights.of(whole)
+        normaliser = normaliser.to(weights.b_dec_D.device)  # of what ranks have put together, the CPU
+        save_sae(self._store, folder, learner.config, weights, normaliser, metadata, learner.threshold)
         state = {
             "format": FORMAT,
             "learner": learner.numbers(),

@@ -27,13 +27,15 @@ class Now:
     Attributes:
         coefficient: sparsity coefficient (architectures without k).
         k: active features of a row, None without k.
-        dead_A: numbers of the features that AuxK revives.
+        dead_A: numbers of this rank's features that AuxK revives.
+        dead: how many there are on all ranks.
 
     """
 
     coefficient: float
     k: int | None
     dead_A: Tensor
+    dead: int
 
 
 def forward_backward(
@@ -41,7 +43,7 @@ def forward_backward(
 ) -> tuple[Step, float | None]:
     """Return the step of normalised rows, and the batch's cutoff where there is one."""
     if now.k is not None:
-        auxk = AuxK(settings.auxk_coeff, now.dead_A)
+        auxk = AuxK(settings.auxk_coeff, now.dead_A, now.dead)
         if config.solves_threshold:
             return batchtopk.loss_and_gradients(x_BD, weights, now.k, auxk, batch, config.prefixes)
         return topk.loss_and_gradients(x_BD, weights, now.k, auxk, batch), None

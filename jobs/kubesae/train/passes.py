@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from kubesae.errors import ConfigError, Interrupted
-from kubesae.sae import Covariance, Sums
-from kubesae.train.learner import Evaluation
+from kubesae.sae import Covariance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from kubesae.shards import BlockRef
     from kubesae.train.console import Console
     from kubesae.train.distributed import Ranks
+    from kubesae.train.learner import Evaluation
     from kubesae.train.reader import BlockSource, Reader
     from kubesae.train.stopping import Stop
     from kubesae.train.trainee import Trainee
@@ -162,13 +162,15 @@ class Pass:
 
     def _validation_rows(self, epoch: int, what: str) -> Iterator[Rows]:
         """Iterate over this rank's validation rows. Raises Interrupted at the end if a signal came."""
-        mine = self.validation[self.ranks.rank :: self.ranks.world]
+        mine = self.validation[self.ranks.data.rank :: self.ranks.data.world]
         with self.console.progress(f"Epoch {epoch + 1} {what}", len(mine)) as show:
             for done, raw_BD in enumerate(self.source.blocks(mine), start=1):
                 for rows_BD in raw_BD.split(_VALIDATION_ROWS):
                     yield Rows(rows_BD, self.ranks.device)
                 show(done, "")
-                if self.stop.signal is not None:
+                # ranks that share out the features encode these rows together
+                stop = torch.tensor(self.stop.signal is not None, dtype=torch.uint8)
+                if self.ranks.features.max(stop).item():
                     break
         self._between_steps()  # after a signal the rows were not all
 
@@ -186,7 +188,7 @@ class Pass:
 
     def _validate(self, epoch: int, here: Sequence[Trainee]) -> list[Evaluation]:
         """Return each SAE's sums over the validation rows of all ranks; fills in the FVU of PCA where it is unknown."""
-        totals = [self._nothing(trainee) for trainee in here]
+        totals = [trainee.learner.no_evaluation() for trainee in here]
         asked = {id(one.normaliser): one.normaliser for one in here if one.progress.pca_fvu is None}
         d_model = here[0].learner.config.d_model
         covariances = {number: Covariance.zero(d_model, self.ranks.device) for number in asked}
@@ -199,20 +201,10 @@ class Pass:
         for trainee in here:
             if trainee.progress.pca_fvu is None:
                 trainee.progress.pca_fvu = fvu[id(trainee.normaliser)]
-        return [self._over_ranks(total) for total in totals]
-
-    def _nothing(self, trainee: Trainee) -> Evaluation:
-        config, device = trainee.learner.config, self.ranks.device
-        return Evaluation(
-            Sums.zero(config.d_model, config.d_sae, device), torch.zeros((), dtype=torch.float64, device=device)
-        )
-
-    def _over_ranks(self, total: Evaluation) -> Evaluation:
-        sums = Sums(*(self.ranks.sum(tensor) for tensor in total.sums.tensors()))
-        return Evaluation(sums, self.ranks.sum(total.penalty))
+        return [one.learner.over_ranks(total) for one, total in zip(here, totals, strict=True)]
 
     def _pca_fvu(self, covariance: Covariance) -> float:
-        return Covariance(*(self.ranks.sum(tensor) for tensor in covariance.tensors())).pca_fvu()
+        return Covariance(*(self.ranks.data.sum(tensor) for tensor in covariance.tensors())).pca_fvu()
 
 
 def _progress_text(here: Sequence[Trainee]) -> str:

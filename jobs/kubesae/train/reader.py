@@ -11,7 +11,8 @@ outliers) are left out, which makes batches a little smaller, never different in
 than a window has batches, some batches have a few rows more than asked for.
 
 With several ranks, rank r reads and deals blocks r, r + n, r + 2n, ... of each window. So each block is read once, by
-one rank, and the rows of every batch are the same for any number of ranks. What is read next follows from two integers,
+one rank, and the rows of every batch are the same for any number of ranks. Ranks that share out the features instead
+all read what one of them would. What is read next follows from two integers,
 epoch and position (batches of the epoch already taken); nothing else has to be stored to resume.
 """
 
@@ -152,7 +153,7 @@ class Reader:
         seed: int,
         ranks: Ranks,
     ) -> None:
-        """`refs` are the training blocks of all ranks."""
+        """`refs` are the training blocks of all ranks; `ranks` those that share out the rows of a batch."""
         self._source = source
         self._refs = refs
         self._shuffle_rows = shuffle_rows

@@ -2,6 +2,7 @@
 
     kubesae train experiment.yaml
     torchrun --nproc_per_node=2 -m kubesae.train experiment.yaml
+    torchrun --nproc_per_node=4 -m kubesae.train experiment.yaml --feature-shards 2
 
 In order: the data's identity and blocks, the settings (fixed by each SAE's name), and then, for all SAEs that want the
 data in the same order, one pass over it: the newest checkpoint of each or a start from a fixed sample, epochs
@@ -111,6 +112,7 @@ def run_trainings(
     console: Console,
     workers: int = 2,
     device: str = "auto",
+    feature_shards: int = 1,
     limits: Limits | None = None,
 ) -> TrainResults:
     """Train SAEs; see the module's docstring.
@@ -123,10 +125,11 @@ def run_trainings(
         console: where lines and progress bars go (those of the first rank).
         workers: blocks read at the same time.
         device: "auto" or a torch device.
+        feature_shards: over how many ranks the features of each SAE are shared out; weights do not depend on it.
         limits: when checkpoints are written.
 
     Raises:
-        ConfigError: there is no such data, or the settings contradict each other or the data.
+        ConfigError: there is no such data, or the settings contradict each other, the data or the number of ranks.
         IdentityError: the name of an SAE has other settings or other data.
         Interrupted: a signal came; checkpoints were written if there was time.
         KubesaeError: memory ran out.
@@ -134,10 +137,10 @@ def run_trainings(
     """
     limits = limits or Limits()
     results = TrainResults([], {})
-    with join_ranks(device) as ranks, noticing_signals(limits.grace) as stop, torch.no_grad():
+    identity = require_identity(data)
+    targets = resolve_targets(several, identity, feature_shards)
+    with join_ranks(device, feature_shards) as ranks, noticing_signals(limits.grace) as stop, torch.no_grad():
         console = console if ranks.first else Console(silent)
-        identity = require_identity(data)
-        targets = resolve_targets(several, identity)
         passes = [(these, _split(data, identity, these[0])) for these in shared_passes(targets)]
         if ranks.first:
             _claim_names(output, targets, identity)
@@ -197,12 +200,12 @@ def _memory_for(targets: Sequence[Target]) -> AbstractContextManager[None]:
     """Say what to do where memory runs out for these SAEs, which are all in it at once."""
     tokens, features = targets[0].settings.batch_size, sum(target.config.d_sae for target in targets)
     if len(targets) == 1:
-        mend = "Lower --batch-size, --shuffle-rows or --d-sae, or share them among ranks (torchrun)."
+        mend = "Lower --batch-size, --shuffle-rows or --d-sae, or share them among ranks (torchrun, --feature-shards)."
         return memory_for(f"steps of {tokens:,} tokens on an SAE of {features:,} features", mend)
     return memory_for(
         f"steps of {tokens:,} tokens on {len(targets)} SAEs of {features:,} features together",
         "Train fewer at a time (--sae-name), lower batch_size, shuffle_rows or d_sae, or share them among ranks "
-        "(torchrun).",
+        "(torchrun, --feature-shards).",
     )
 
 

@@ -53,14 +53,20 @@ def resolve_target(settings: Settings, identity: DataIdentity) -> Target:
     return Target(name, layer, config, settings)
 
 
-def resolve_targets(several: Sequence[Settings], identity: DataIdentity) -> list[Target]:
+def resolve_targets(several: Sequence[Settings], identity: DataIdentity, feature_shards: int = 1) -> list[Target]:
     """Return the SAEs that a list of settings describes for this data.
 
     Raises:
-        ConfigError: one of them cannot be trained, or two have the same name.
+        ConfigError: one of them cannot be trained or shared out so, or two have the same name.
 
     """
     targets = [resolve_target(settings, identity) for settings in several]
+    for target in targets:
+        if target.config.d_sae % feature_shards:
+            raise ConfigError(
+                f"The {target.config.d_sae} features of {target.name} cannot be shared out evenly over "
+                f"--feature-shards {feature_shards}. Choose a number that divides d_sae."
+            )
     for name, count in Counter(target.name for target in targets).items():
         if count > 1:
             raise ConfigError(f"{count} SAEs have the name {name!r}. Give each its own `name`: its files lie under it.")

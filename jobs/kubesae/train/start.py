@@ -76,19 +76,33 @@ def take_sample(train: Sequence[BlockRef], order_seed: int, source: BlockSource,
 
 
 def fresh_start(target: Target, sample: Sample, train: Sequence[BlockRef], ranks: Ranks, total_steps: int) -> Start:
-    """Draw weights on rank 0, and give them to the others."""
-    weights = no_weights(target.config, ranks.device)
-    if sample.rows_SD is not None:
-        drawn = draw_weights(target.config, target.settings, sample.rows_SD)
-        for mine, value in zip(weights, drawn, strict=True):
-            mine.copy_(value)
-    ranks.broadcast(weights)
+    """Draw all weights on rank 0, and give the others theirs."""
+    drawn = None if sample.rows_SD is None else draw_weights(target.config, target.settings, sample.rows_SD)
+    weights = _deal(drawn, shard_weights(target.config, ranks), ranks)
     learner = make_learner(target.config, target.settings, weights, train, ranks, total_steps)
     return Start(learner, sample.normaliser, Progress())
 
 
+def shard_weights(config: SaeConfig, ranks: Ranks) -> Weights:
+    """Return zeros in the shapes of the weights of this rank's features."""
+    return no_weights(config.model_copy(update={"d_sae": config.d_sae // ranks.features.world}), ranks.device)
+
+
+def _deal(drawn: Weights | None, weights: Weights, ranks: Ranks) -> Weights:
+    """Fill `weights` on every rank with its part of what rank 0 has drawn; there is one part more at a time."""
+    whole = {} if drawn is None else drawn.named()
+    for name, mine in weights.named().items():
+        shards = 1 if name == "b_dec" else ranks.features.world
+        for index in range(shards):
+            part = mine if index == ranks.features.rank or shards == 1 else torch.empty_like(mine)
+            if name in whole:
+                part.copy_(whole[name].chunk(shards)[index])
+            ranks.broadcast((part,))
+    return weights
+
+
 def draw_weights(config: SaeConfig, settings: Settings, sample_SD: Tensor) -> Weights:
-    """Return the weights that `settings` start with; `sample_SD` is normalised."""
+    """Return the weights that `settings` start with, all of them on the CPU; `sample_SD` is normalised."""
     return initial_weights(
         config,
         sample_SD,
@@ -96,12 +110,13 @@ def draw_weights(config: SaeConfig, settings: Settings, sample_SD: Tensor) -> We
         decoder_norm=1.0 if unit_decoder(settings) else FREE_DECODER_NORM,
         threshold=first_threshold(settings.jumprelu_recipe, config.d_model),
         centre=settings.b_dec_start,
+        device=torch.device("cpu"),
     )
 
 
 def resumed_start(target: Target, resumed: Resumed, train: Sequence[BlockRef], ranks: Ranks, total_steps: int) -> Start:
     """Go on from a checkpoint."""
-    weights = no_weights(target.config, ranks.device)
+    weights = shard_weights(target.config, ranks)
     learner = make_learner(target.config, target.settings, weights, train, ranks, total_steps)
     learner.restore(resumed.tensors, resumed.numbers)
     return Start(learner, resumed.normaliser.to(ranks.device), resumed.progress)

@@ -100,11 +100,12 @@ class Trainee:
         self.console.measured(self.name, line)
 
     def save(self) -> None:
-        """Write a checkpoint, and with it the metrics up to it."""
+        """Write a checkpoint, and with it the metrics up to it; all ranks have to call it."""
         if self.first:
             for tracker in self.trackers:
                 tracker.flush(self.learner.steps)
-            self.checkpoints.save(self.learner, self.normaliser, self.progress, self._metadata())
+        self.checkpoints.save(self.learner, self.normaliser, self.progress, self._metadata())
+        if self.first:
             self.checkpoints.settle(self.progress.best)
         self.unsaved = False
 

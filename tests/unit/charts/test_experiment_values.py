@@ -200,6 +200,11 @@ CASES: dict[str, Case] = {
         {"phases": {"train": {"workers": 2}}},
     ),
     "phases.train.gpus": Case(4, lambda o: job(o, "train")["spec"]["nprocPerNode"] == "4"),
+    "phases.train.featureShards": Case(
+        2,
+        lambda o: container(job(o, "train"))["args"] == ["train-launch", "--feature-shards", "2"],
+        {"phases": {"train": {"gpus": 2}}},
+    ),
     "phases.train.backoffLimit": Case(3, lambda o: job(o, "train")["spec"]["runPolicy"]["backoffLimit"] == 3),
 }
 

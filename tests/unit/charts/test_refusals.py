@@ -76,6 +76,16 @@ REFUSED = {
         "Leave it empty",
     ),
     "fewest workers above all": (at("phases.train.minWorkers", 2), "phases.train.minWorkers", "Lower it"),
+    "shards of features for other numbers of processes": (
+        at("phases.train", {"featureShards": 3, "workers": 2, "gpus": 4}),
+        "phases.train.featureShards",
+        "Lower it",
+    ),
+    "shards of features that a lost Pod leaves incomplete": (
+        at("phases.train", {"featureShards": 4, "workers": 2, "gpus": 2, "minWorkers": 1}),
+        "phases.train.featureShards",
+        "some may be lost). Lower it",
+    ),
     "a monitor of no metrics": (
         {"metrics": {"port": 0, "podMonitor": {"enabled": True}}},
         "metrics.port",

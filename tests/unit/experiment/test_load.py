@@ -39,7 +39,7 @@ def test_defaults_fill_what_is_not_said(tmp_path: Path) -> None:
     experiment = load(tmp_path, BASE)
     assert (experiment.tokens, experiment.num_shards, experiment.layers) == (1_000_000_000, 4, (1, 4))
     assert (experiment.pilot.tokens, experiment.pilot.chunk, experiment.chunk) == (10_000_000, 5_000_000, 10_000_000)
-    assert (experiment.sae[0].l1_coeff, experiment.sae[0].lr, experiment.output_prefix) == (1e-3, 3e-4, "out")
+    assert (experiment.sae[0].l1_coeff, experiment.sae[0].lr, experiment.output_prefix) == (1e-3, None, "out")
 
 
 def test_numbers_may_be_written_as_people_write_them(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_overrides_are_laid_over_the_file(tmp_path: Path) -> None:
     changes = {"tokens": 5000, "pilot.tokens": 7, "sae.0.lr": 1e-2, "corpora.0.weight": 2}
     experiment = load(tmp_path, BASE + "tokens: 9\nsae: [{k: 3, lr: 1}, {k: 4}]\n", changes)
     assert (experiment.tokens, experiment.pilot.tokens, experiment.corpora[0].weight) == (5000, 7, 2)
-    assert [(sae.k, sae.lr) for sae in experiment.sae] == [(3, 1e-2), (4, 3e-4)]
+    assert [(sae.k, sae.lr) for sae in experiment.sae] == [(3, 1e-2), (4, None)]
     assert load(tmp_path, BASE, {"sae.0.lr": 1e-2}).sae[0].lr == 1e-2
 
 

@@ -13,7 +13,8 @@ from kubesae.sae import batchtopk, encoder
 from kubesae.sae.auxk import AuxK
 from kubesae.sae.batchtopk import kth_largest
 from kubesae.sae.encoder import SlicedEncoder
-from kubesae.sae.step import Batch, Step, alone
+from kubesae.sae.shard import alone
+from kubesae.sae.step import Batch, Step
 from kubesae.sae.weights import Weights
 from sae_oracle import COEFFICIENT, assert_gradients, auxk_loss, leaves_of, rows_and_weights
 
@@ -29,7 +30,7 @@ def make(seed: int = 0) -> tuple[torch.Tensor, Weights]:
 
 
 def run(x: torch.Tensor, weights: Weights, dead: list[int], total_rows: int = B) -> tuple[Step, float]:
-    auxk = AuxK(COEFFICIENT, torch.tensor(dead, dtype=torch.int64))
+    auxk = AuxK(COEFFICIENT, torch.tensor(dead, dtype=torch.int64), len(dead))
     return batchtopk.loss_and_gradients(x, weights, K, auxk, Batch(total_rows, torch.float64))
 
 

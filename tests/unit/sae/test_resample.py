@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kubesae.sae.resample import draw_rows, forget, replace_features
-from kubesae.sae.step import alone
+from kubesae.sae.shard import alone
 from kubesae.sae.weights import Weights
 from sae_oracle import rows_and_weights
 from thread_ranks import run_ranks

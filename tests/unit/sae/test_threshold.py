@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kubesae.sae import Weights, encoder, threshold
-from kubesae.sae.step import alone
+from kubesae.sae.shard import alone
 from kubesae.sae.threshold import ThresholdSearch
 
 D, F = 16, 96

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kubesae.sae.step import Step
 
 B, D, F, K = 13, 8, 24, 3
-NO_AUXK = AuxK(0.0, torch.zeros(0, dtype=torch.int64))
+NO_AUXK = AuxK(0.0, torch.zeros(0, dtype=torch.int64), 0)
 
 
 def make(seed: int = 0) -> tuple[torch.Tensor, Weights]:
@@ -41,7 +41,7 @@ def oracle(
 
 
 def run(x: torch.Tensor, weights: Weights, dead: list[int], coefficient: float = COEFFICIENT) -> Step:
-    auxk = AuxK(coefficient, torch.tensor(dead, dtype=torch.int64))
+    auxk = AuxK(coefficient, torch.tensor(dead, dtype=torch.int64), len(dead))
     return topk.loss_and_gradients(x, weights, K, auxk, Batch(len(x), torch.float64))
 
 
@@ -114,7 +114,7 @@ def test_auxk_reconstructs_without_the_decoder_bias() -> None:
     living_only = Weights(*(w.clone() for w in weights))
     living_only.b_enc_F[:D] = 100.0
     living_only.W_dec_FD[:D] = 0.0  # the k largest are living features that add nothing: e = x - b_dec
-    step = topk.loss_and_gradients(x, living_only, D, AuxK(1.0, dead_A), Batch(len(x), torch.float64))
+    step = topk.loss_and_gradients(x, living_only, D, AuxK(1.0, dead_A, len(dead_A)), Batch(len(x), torch.float64))
     main = (x - b_dec).square().mean()
     wanted = k_aux(D)
     # k_aux of the D dimensions are reconstructed in each row; the rest of e stays
@@ -163,7 +163,8 @@ def test_ranks_sum_to_the_whole_batch() -> None:
             e_totals.append(mine)
             return mine if total is None else total
 
-        return topk.loss_and_gradients(share, weights, K, AuxK(COEFFICIENT, dead), Batch(B, torch.float64, reduce))
+        auxk = AuxK(COEFFICIENT, dead, len(dead))
+        return topk.loss_and_gradients(share, weights, K, auxk, Batch(B, torch.float64, reduce))
 
     for share in shares:
         run_share(share, None)
@@ -176,7 +177,7 @@ def test_ranks_sum_to_the_whole_batch() -> None:
 def test_bfloat16_products_stay_close_to_float32() -> None:
     x, weights = make()
     x, weights = x.float(), Weights(*(tensor.float() for tensor in weights))
-    auxk = AuxK(COEFFICIENT, torch.tensor([0, 3, 5, 8, 9]))
+    auxk = AuxK(COEFFICIENT, torch.tensor([0, 3, 5, 8, 9]), 5)
     exact = topk.loss_and_gradients(x, weights, K, auxk, Batch(B, torch.float32))
     rounded = topk.loss_and_gradients(x, weights, K, auxk, Batch(B, torch.bfloat16))
     assert rounded.loss.dtype == torch.float32

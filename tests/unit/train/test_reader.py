@@ -193,3 +193,19 @@ def test_a_read_that_fails_ends_the_epoch_with_its_error(data: Store, refs: list
         reader = Reader(source, lost, shuffle_rows=SHUFFLE, batch_size=BATCH, seed=5, ranks=ALONE)
         with pytest.raises(MissingError):
             list(reader.batches(0, 0))
+
+
+@pytest.mark.parametrize(("world", "shards"), [(2, 2), (4, 2)])
+def test_ranks_that_share_out_the_features_take_the_same_rows(
+    data: Store, refs: list[BlockRef], world: int, shards: int
+) -> None:
+    def work(ranks: Ranks) -> list[tuple[torch.Tensor, int, int]]:
+        with BlockSource(data, "bfloat16", D_MODEL, workers=2) as source:
+            reader = Reader(source, refs, shuffle_rows=SHUFFLE, batch_size=BATCH, seed=5, ranks=ranks.data)
+            return [(b.x_BD.clone(), b.total_rows, b.position) for b in reader.batches(0, 0)]
+
+    expected = run_ranks(world // shards, work)
+    for rank, batches in enumerate(run_ranks(world, work, shards)):
+        for (mine, *numbers), (theirs, *wanted) in zip(batches, expected[rank // shards], strict=True):
+            assert torch.equal(mine, theirs)
+            assert numbers == wanted

@@ -85,7 +85,7 @@ from small_sweep import EIGHT
 data, output = open_store(sys.argv[1]), open_store(sys.argv[2])
 several = [Sae(**settings) for settings in EIGHT]
 with distributed.join_ranks() as ranks:
-    run.join_ranks = lambda _: contextlib.nullcontext(ranks)  # torchrun's processes meet once
+    run.join_ranks = lambda *_: contextlib.nullcontext(ranks)  # torchrun's processes meet once
     for place, saes in (("all", several), *(("each", [sae]) for sae in several)):
         run.run_trainings(data, output.child(place), saes, chunk=200, console=Console(print))
 """

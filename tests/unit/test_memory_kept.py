@@ -11,7 +11,7 @@ import kubesae
 CODE = """
 import resource, sys
 if sys.argv[1] == "keep":
-    from kubesae.train.allocator import keep_memory
+    from kubesae.memory import keep_memory
     keep_memory()
 import torch
 def faults():

@@ -64,6 +64,7 @@ CASES = {
 }
 WARM_UP = 1
 DEAD_BIAS = -5.0
+DEAD_AFTER = 10_000_000
 SAMPLE = 1024
 
 
@@ -80,10 +81,10 @@ def take_steps(case: Case) -> None:
         ranks.broadcast(weights)
         dead = case.f // 16
         weights.b_enc_F[:dead] = DEAD_BIAS
-        learner = Learner(config, settings, weights, ranks, 100, settings.dead_after)
+        learner = Learner(config, settings, weights, ranks, 100, DEAD_AFTER)
         seconds = []
         for _ in range(WARM_UP + case.steps):
-            learner.tensors()["last_fired"][:dead] = -settings.dead_after
+            learner.tensors()["last_fired"][:dead] = -DEAD_AFTER
             began = time.perf_counter()
             result = learner.step(x_BD, case.batch)
             seconds.append(time.perf_counter() - began)

@@ -15,12 +15,14 @@ without at the rate that this machine multiplies bfloat16 (its ratio is the shar
 from __future__ import annotations
 
 import argparse
+import operator
 import os
 import statistics
 import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,9 +34,10 @@ from bench.support.measure import print_row, say
 from kubesae.experiment import Sae as Settings
 from kubesae.fixture.planted import Planted
 from kubesae.memory import keep_memory
-from kubesae.sae import Normaliser, SaeConfig, initial_weights, matmul_dtype
+from kubesae.sae import Normaliser, SaeConfig, Sums, initial_weights, matmul_dtype
 from kubesae.train.distributed import Ranks
 from kubesae.train.learner import Learner
+from kubesae.train.start import rows_until_dead
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,8 +98,10 @@ class Ours:
 
     case: Case
     batches: np.ndarray[tuple[int, int, int], np.dtype[np.float32]]
+    held: int = 1
+    seed: int = 0
     at: int = 0
-    _learner: Learner = field(init=False)
+    learner: Learner = field(init=False)
     _normaliser: Normaliser = field(init=False)
 
     def __post_init__(self) -> None:
@@ -108,27 +113,33 @@ class Ours:
         settings = Settings.model_validate({"architecture": case.architecture, "k": case.k})
         sample_SD = torch.from_numpy(np.array(self.batches[0]))
         self._normaliser = Normaliser.fit(sample_SD)
-        weights = initial_weights(config, self._normaliser.apply(sample_SD), seed=0)
+        epochs = -(-case.steps // (len(self.batches) - self.held))
+        settings = settings.model_copy(update={"epochs": epochs})
+        dead_after = rows_until_dead(settings, case.batch * case.steps // epochs)
+        weights = initial_weights(config, self._normaliser.apply(sample_SD), seed=self.seed)
         ranks = Ranks(0, 1, torch.device("cpu"))
-        self._learner = Learner(config, settings, weights, ranks, case.steps, settings.dead_after)
+        self.learner = Learner(config, settings, weights, ranks, case.steps, dead_after)
 
     def step(self, count: int) -> float:
         """Take steps; return the CPU-microseconds a token."""
         spent = 0.0
         for _ in range(count):
-            x_BD = torch.from_numpy(np.array(self.batches[self.at % (len(self.batches) - 1)]))
+            x_BD = torch.from_numpy(np.array(self.batches[self.at % (len(self.batches) - self.held)]))
             before = time.process_time()
-            self._learner.step(self._normaliser.apply(x_BD), len(x_BD))
+            self.learner.step(self._normaliser.apply(x_BD), len(x_BD))
             spent += time.process_time() - before
             self.at += 1
         return 1e6 * spent / (count * self.case.batch)
 
     def fvu(self) -> float:
-        """Return the FVU of the batch that no step has seen, with k active features a row on average."""
-        x_BD = self._normaliser.apply(torch.from_numpy(np.array(self.batches[-1])))
-        if self._learner.config.has_threshold:
-            self._learner.find_threshold([x_BD])
-        return self._learner.evaluate(x_BD).sums.fvu()
+        """Return the FVU of rows that no step has seen, with k active features a row on average."""
+        return self.evaluate().fvu()
+
+    def evaluate(self) -> Sums:
+        """Return sums over the last `held` batches, which no step has seen."""
+        rows = [self._normaliser.apply(torch.from_numpy(np.array(x))) for x in self.batches[-self.held :]]
+        self.learner.find_threshold(rows)
+        return reduce(operator.add, (self.learner.evaluate(x_BD).sums for x_BD in rows))
 
 
 def encoder_floor(case: Case) -> float:

@@ -11,7 +11,7 @@ KINDS = {"topk": TopKTrainer, "batchtopk": BatchTopKTrainer}
 
 
 def build(architecture: str, d: int, f: int, k: int, batch: int, steps: int, variant: str) -> Trained:
-    """Begin a training; return its step and its reconstruction."""
+    """Begin a training; return it."""
     del batch
     trainer = KINDS[architecture](
         steps=steps,
@@ -34,10 +34,11 @@ def build(architecture: str, d: int, f: int, k: int, batch: int, steps: int, var
         with cast():
             trainer.update(number, x)
 
-    def reconstruct(x: torch.Tensor) -> torch.Tensor:
-        return trainer.ae.decode(trainer.ae.encode(x, use_threshold=False))
+    def apply(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = trainer.ae.encode(x, use_threshold=False)
+        return features, trainer.ae.decode(features)
 
-    return step, reconstruct
+    return Trained(step, apply, lambda: trainer.ae.decoder.weight.T)
 
 
 serve_training(build)

@@ -14,7 +14,7 @@ KINDS = {
 
 
 def build(architecture: str, d: int, f: int, k: int, batch: int, steps: int, variant: str) -> Trained:
-    """Begin a training; return its step and its reconstruction."""
+    """Begin a training; return it."""
     sae_class, config_class = KINDS[architecture]
     sae = sae_class(config_class(d_in=d, d_sae=f, k=k))
     config = SAETrainerConfig(
@@ -30,7 +30,7 @@ def build(architecture: str, d: int, f: int, k: int, batch: int, steps: int, var
         trainer.step(x)
         trainer.n_training_steps += 1
 
-    def reconstruct(x: torch.Tensor) -> torch.Tensor:
+    def apply(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         sae.train()  # as in training: thresholds for use are another matter
         given = TrainStepInput(
             sae_in=x,
@@ -39,9 +39,10 @@ def build(architecture: str, d: int, f: int, k: int, batch: int, steps: int, var
             n_training_steps=trainer.n_training_steps,
             is_logging_step=False,
         )
-        return sae.training_forward_pass(given).sae_out
+        out = sae.training_forward_pass(given)
+        return out.feature_acts, out.sae_out
 
-    return step, reconstruct
+    return Trained(step, apply, lambda: sae.W_dec)
 
 
 serve_training(build)

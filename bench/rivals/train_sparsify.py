@@ -1,6 +1,7 @@
 """sparsify trains: its SparseCoder in its trainer's order of calls, with each of its optimisers at its own rate."""
 
 import contextlib
+from types import SimpleNamespace
 
 import torch
 from schedulefree import ScheduleFreeWrapper
@@ -11,7 +12,7 @@ from transformers import get_linear_schedule_with_warmup
 
 
 def build(architecture: str, d: int, f: int, k: int, batch: int, steps: int, variant: str) -> Trained:
-    """Begin a training; return its step and its reconstruction."""
+    """Begin a training; return it."""
     assert architecture == "topk"
     optimiser_name, dtype = variant.split("-")
     coder = SparseCoder(d, SparseCoderConfig(num_latents=f, k=k), "cpu", dtype=torch.float32)
@@ -46,15 +47,24 @@ def build(architecture: str, d: int, f: int, k: int, batch: int, steps: int, var
         since_fired.add_(batch)
         since_fired[fired] = 0
 
-    def reconstruct(x: torch.Tensor) -> torch.Tensor:
-        if schedule is None:
-            optimiser.eval()
-        out = coder(x).sae_out
-        if schedule is None:
-            optimiser.train()
-        return out
+    def averaged() -> contextlib.AbstractContextManager[object]:
+        """While it lasts the weights are the averaged ones, of the optimiser that averages."""
+        if schedule is not None:
+            return contextlib.nullcontext()
+        optimiser.eval()
+        return contextlib.closing(SimpleNamespace(close=optimiser.train))
 
-    return step, reconstruct
+    def apply(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with averaged():
+            out = coder(x)
+            features = torch.zeros(len(x), f).scatter_(1, out.latent_indices, out.latent_acts.float())
+            return features, out.sae_out
+
+    def decoder() -> torch.Tensor:
+        with averaged():
+            return coder.W_dec.detach().clone()
+
+    return Trained(step, apply, decoder)
 
 
 serve_training(build)

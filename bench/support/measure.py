@@ -46,7 +46,8 @@ def print_row(
 ) -> None:
     """Print one row. `ratio` is above 1 where `value` is the better one; a median of pairs where it is given."""
     if ratio is None and other is not None:
-        ratio = other / value if better == "lower" else value / other
+        over, under = (other, value) if better == "lower" else (value, other)
+        ratio = over / under if under else None
     fields: dict[str, Any] = {
         "bench": bench,
         "case": case,

@@ -123,8 +123,10 @@ class Sae(Section):
     auxk_coeff: float = Field(
         1 / 32, ge=0, description="weight of the AuxK loss, which revives dead features (topk, batchtopk, matryoshka)"
     )
-    dead_after: Positive = Field(
-        10_000_000, description="tokens without activation after which AuxK or resampling revives a feature"
+    dead_after: Positive | None = Field(
+        None,
+        description="tokens without activation after which AuxK or resampling revives a feature (default: a twentieth "
+        "of all that training takes, at most 10 million)",
     )
     resample: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (),

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 # Rows of the first training blocks that the normaliser is fitted to, and of these, evenly, the decoder's first bias.
 SAMPLE_ROWS = 32_768
 MEDIAN_ROWS = 8_192
+_DEAD_AFTER = 10_000_000
+_DEAD_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +133,18 @@ def make_learner(
     total_steps: int,
 ) -> Learner:
     """Return a learner for these training blocks. Features die after one epoch without activation at the latest."""
-    dead_after = min(settings.dead_after, sum(ref.rows for ref in train))
+    dead_after = rows_until_dead(settings, sum(ref.rows for ref in train))
     return Learner(config, settings, weights, ranks, total_steps, dead_after)
+
+
+def rows_until_dead(settings: Settings, epoch_rows: int) -> int:
+    """Return after how many rows without activation a feature is dead: those of an epoch at most.
+
+    The 10 million of arXiv 2406.04093 are for trainings of billions of rows. In a short one a feature that is revived
+    by the end of an epoch has no time left to learn.
+    """
+    default = min(_DEAD_AFTER, round(_DEAD_SHARE * settings.epochs * epoch_rows))
+    return max(1, min(settings.dead_after or default, epoch_rows))
 
 
 def read_sample(source: BlockSource, refs: Sequence[BlockRef]) -> Tensor:

@@ -103,7 +103,7 @@ def test_defaults_written_out_and_what_does_not_decide_the_data_leave_the_identi
 
 
 def test_an_saes_hash_is_of_its_settings_without_defaults_and_without_its_name():
-    saes = spec(sae=[{"name": "a"}, {"name": "b", "k": 64, "lr": 3e-4}, {"name": "c", "k": 65}, {"layer": 3}])["saes"]
+    saes = spec(sae=[{"name": "a"}, {"name": "b", "k": 64, "epochs": 3}, {"name": "c", "k": 65}, {"layer": 3}])["saes"]
     assert set(saes) == {"a", "b", "c", "default-3"}
     assert saes["a"] == saes["b"]
     assert len({saes["a"], saes["c"], saes["default-3"]}) == 3

@@ -124,7 +124,7 @@ def test_a_job_gets_another_name_exactly_when_its_pods_change():
     [
         {"tokens": 1e9, "seed": 0},
         {"collect": {"queue": 2}, "verify": {"mode": "ledger"}, "interpret": {}},
-        {"sae": [EXPERIMENT["sae"][0] | {"lr": 3e-4, "epochs": 3}]},
+        {"sae": [EXPERIMENT["sae"][0] | {"l1_coeff": 1e-3, "epochs": 3}]},
         {"corpora": [EXPERIMENT["corpora"][0] | {"weight": 1, "pool": 1.0}]},
     ],
     ids=str,

@@ -219,7 +219,7 @@ def test_in_float32_layouts_have_the_same_curve(recipe: str, products: torch.dty
     (expected,) = run_ranks(1, work)
     for world, shards in LAYOUTS.values():
         for losses in run_ranks(world, work, shards):
-            assert losses == pytest.approx(expected, rel=0.01)
+            assert losses == pytest.approx(expected, rel=0.01 if products == torch.float32 else 0.02)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])

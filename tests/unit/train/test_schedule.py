@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kubesae.train.schedule import annealed, highest_l0, learning_rate, sparsity, steer
+from kubesae.train.schedule import annealed, default_rate, highest_l0, learning_rate, sparsity, steer
 
 
 def test_learning_rate_rises_stays_and_falls_to_zero() -> None:
@@ -87,3 +87,10 @@ def test_between_the_target_and_the_allowed_nothing_changes() -> None:
 def test_steering_leaves_a_coefficient_that_fits() -> None:
     assert steer(1e-3, 70.0, 70.0, 100) == 1e-3
     assert steer(1e-3, 0.0, 70.0, 100) < 1e-3
+
+
+def test_the_default_rate_falls_with_the_root_of_the_length() -> None:
+    assert default_rate("relu", 50) == default_rate("relu", 10**6) == 3e-4
+    assert default_rate("topk", 50) == 0.01
+    assert default_rate("topk", 400) == pytest.approx(0.0055)
+    assert default_rate("jumprelu", 122_000) == pytest.approx(3.15e-4, rel=1e-3)

@@ -28,13 +28,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from kubesae.sae.gradients import b_dec_gradient, sparse_gradients
-from kubesae.sae.kernels import Code, decode
+from kubesae.sae.kernels import code_above, decode
 from kubesae.sae.sliced import SPARSE_BELOW, Part, decoder_norms, sliced_step
 from kubesae.sae.weights import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kubesae.sae.kernels import Code
     from kubesae.sae.shard import Shard
     from kubesae.sae.step import Batch, Step
 
@@ -53,7 +54,7 @@ def encode(x_centred_BD: Tensor, weights: Weights, dtype: torch.dtype) -> Tensor
 
 def to_code(f_BF: Tensor, dtype: torch.dtype) -> Code:
     """Return the positive entries of `f_BF` as a code with values in `dtype`."""
-    return Code.of(f_BF, f_BF > 0, dtype)
+    return code_above(f_BF, 0.0, dtype)
 
 
 def loss_and_gradients(

@@ -150,7 +150,7 @@ def about(target: Target, around: Surroundings) -> dict[str, Any]:
         "name": target.name,
         "numerics": {
             "device": ranks.device.type,
-            "kernels": "torch" if native.library() is None or ranks.device.type != "cpu" else "native",
+            "kernels": "native" if ranks.device.type == "cpu" and native.compiled() else "torch",
             "machine": platform.machine(),
             "matmul": str(matmul_dtype(ranks.device)).removeprefix("torch."),
             "feature_shards": ranks.features.world,

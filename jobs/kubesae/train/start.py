@@ -171,6 +171,6 @@ def read_sample(source: BlockSource, refs: Sequence[BlockRef]) -> Tensor:
     if len(sample_SD) == 0:
         raise DamagedError(
             f"All rows of the first {len(wanted)} training blocks are flagged: there is nothing to train on. Look at "
-            "the flag counts of `kubesae verify`."
+            "the flag counts of `kubesae ledger`."
         )
     return sample_SD

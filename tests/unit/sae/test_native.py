@@ -24,7 +24,7 @@ FLOATS = [torch.bfloat16, torch.float32]
 # values with ties, both zeros, infinity, and the smallest float there is
 VALUES = st.sampled_from([-2.0, -0.0, 0.0, 1e-45, 0.5, 1.0, 1.0078125, 1.5, float("inf")])
 
-pytestmark = pytest.mark.skipif(native.library() is None, reason=f"no compiled kernels: {native.reason()}")
+pytestmark = pytest.mark.skipif(native.compiled() is None, reason=f"no compiled kernels: {native.reason()}")
 
 
 @pytest.fixture(params=[1, 3], ids=["1 thread", "3 threads"])
@@ -138,7 +138,7 @@ def test_without_a_library_it_is_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not native.usable(W_FD.double())
     assert not native.usable(W_FD.T)
     assert not native.usable(W_FD.to("meta"))
-    monkeypatch.setattr(native, "library", lambda: None)
+    monkeypatch.setattr(native, "compiled", lambda: None)
     assert not native.usable(W_FD)
 
 

@@ -99,8 +99,6 @@ def test_nothing_is_called(value: object, tmp_path: Path, monkeypatch: pytest.Mo
     data = saved(value)
     refuses(data, r"asks for 'posix\.system', which is no tensor")
     assert not list(tmp_path.iterdir())
-    torch.load(io.BytesIO(data), weights_only=False)  # what it would have done
-    assert [path.name for path in tmp_path.iterdir()] == ["it-was-run"]
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ NO_LIMIT = 1e9
 @pytest.fixture(autouse=True, params=["native", "torch"])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "torch":
-        monkeypatch.setattr(native, "library", lambda: None)
-    elif native.library() is None:
+        monkeypatch.setattr(native, "compiled", lambda: None)
+    elif native.compiled() is None:
         pytest.skip(f"no compiled kernels: {native.reason()}")
 
 

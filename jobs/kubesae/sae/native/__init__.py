@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kubesae.sae.native.build import library, reason
+from kubesae.sae.native.build import compiled, reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 __all__ = [
     "adam_step",
     "by_feature",
+    "compiled",
     "dots",
     "entries_above",
     "largest",
-    "library",
     "reason",
     "row_statistics",
     "segment_sums",
@@ -46,12 +46,12 @@ def usable(*tensors: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32,))
     """Return whether there is a library and it takes these tensors."""
     return all(
         tensor.device.type == "cpu" and tensor.dtype in dtypes and tensor.is_contiguous() for tensor in tensors
-    ) and (library() is not None)
+    ) and (compiled() is not None)
 
 
 def _call(name: str, *arguments: Any) -> None:
     """Call a function of the library: tensors by address, ints as int64, floats as float, None as a null pointer."""
-    library()[f"kubesae_{name}"](*map(_as_c, arguments))  # type: ignore[index]  # callers ask `usable` first
+    compiled()[f"kubesae_{name}"](*map(_as_c, arguments))  # type: ignore[index]  # callers ask `usable` first
 
 
 def _as_c(argument: Any) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_float:
@@ -88,9 +88,11 @@ def largest(z_BF: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return features int64 [B, k] and values float32 [B, k] of the k largest of each row after ReLU, by feature.
 
     Of equal values the lower features; where fewer are positive, features of value 0 follow. `z_BF`: bfloat16 or
-    float32.
+    float32; k: at most F.
     """
     rows, F = z_BF.shape
+    if k > F:
+        raise ValueError(f"k is {k}, more than the {F} features")
     features_BK = torch.empty(rows, k, dtype=torch.int64)
     values_BK = torch.empty(rows, k)
     name = f"top_k_{_SUFFIX[z_BF.dtype]}"

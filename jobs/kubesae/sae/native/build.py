@@ -40,7 +40,7 @@ class NoLibraryError(Exception):
 
 
 @cache
-def library() -> ctypes.CDLL | None:
+def compiled() -> ctypes.CDLL | None:
     """Return the library; None where it cannot be had (`reason`)."""
     return _loaded()[0]
 

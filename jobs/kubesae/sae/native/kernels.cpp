@@ -37,43 +37,37 @@ struct F32 {
     static constexpr int step = 1 << 16;
 };
 
-// Write the positions of the entries of a row above `floor`; return how many. `out` has room for all, and 32 more.
-int64_t positions_above(const int16_t *row, int64_t count, int16_t floor, int32_t *out) {
-    int64_t found = 0, i = 0;
 #ifdef __AVX512BW__
-    const __m512i limit = _mm512_set1_epi16(floor);
-    const __m512i first = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    for (; i + 32 <= count; i += 32) {
-        const __mmask32 above = _mm512_cmpgt_epi16_mask(_mm512_loadu_si512(row + i), limit);
-        if (above == 0) continue;
-        const __m512i low = _mm512_add_epi32(first, _mm512_set1_epi32(static_cast<int>(i)));
-        const __mmask16 below_16 = static_cast<__mmask16>(above), from_16 = static_cast<__mmask16>(above >> 16);
-        _mm512_storeu_si512(out + found, _mm512_maskz_compress_epi32(below_16, low));
-        found += __builtin_popcount(below_16);
-        _mm512_storeu_si512(out + found,
-                            _mm512_maskz_compress_epi32(from_16, _mm512_add_epi32(low, _mm512_set1_epi32(16))));
-        found += __builtin_popcount(from_16);
-    }
-#endif
-    for (; i < count; ++i) {
-        out[found] = static_cast<int32_t>(i);
-        found += row[i] > floor;
-    }
-    return found;
+const __m512i first_16 = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+
+// Write `begin` + i for the bits i of `above`; return how many.
+inline int64_t write_positions(__mmask16 above, int64_t begin, int32_t *out) {
+    const __m512i here = _mm512_add_epi32(first_16, _mm512_set1_epi32(static_cast<int>(begin)));
+    _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(above, here));
+    return __builtin_popcount(above);
 }
 
-int64_t positions_above(const int32_t *row, int64_t count, int32_t floor, int32_t *out) {
+// The positions above `floor` in the 64 bytes of a row that begin at `begin`.
+inline int64_t write_above(const int16_t *row, int64_t begin, int16_t floor, int32_t *out) {
+    const __mmask32 above = _mm512_cmpgt_epi16_mask(_mm512_loadu_si512(row + begin), _mm512_set1_epi16(floor));
+    if (above == 0) return 0;
+    const int64_t found = write_positions(static_cast<__mmask16>(above), begin, out);
+    return found + write_positions(static_cast<__mmask16>(above >> 16), begin + 16, out + found);
+}
+
+inline int64_t write_above(const int32_t *row, int64_t begin, int32_t floor, int32_t *out) {
+    return write_positions(_mm512_cmpgt_epi32_mask(_mm512_loadu_si512(row + begin), _mm512_set1_epi32(floor)), begin,
+                           out);
+}
+#endif
+
+// Write the positions of the entries of a row above `floor`; return how many. `out` has room for all, and 32 more.
+template <class Bits>
+int64_t positions_above(const Bits *row, int64_t count, Bits floor, int32_t *out) {
     int64_t found = 0, i = 0;
 #ifdef __AVX512BW__
-    const __m512i limit = _mm512_set1_epi32(floor);
-    const __m512i first = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    for (; i + 16 <= count; i += 16) {
-        const __mmask16 above = _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(row + i), limit);
-        if (above == 0) continue;
-        const __m512i here = _mm512_add_epi32(first, _mm512_set1_epi32(static_cast<int>(i)));
-        _mm512_storeu_si512(out + found, _mm512_maskz_compress_epi32(above, here));
-        found += __builtin_popcount(above);
-    }
+    constexpr int64_t at_once = 64 / sizeof(Bits);
+    for (; i + at_once <= count; i += at_once) found += write_above(row, i, floor, out + found);
 #endif
     for (; i < count; ++i) {
         out[found] = static_cast<int32_t>(i);
@@ -96,7 +90,7 @@ void top_k(const typename Float::Bits *z, int64_t rows, int64_t F, int64_t k, in
         int64_t count = positions_above(z, F, static_cast<Bits>(floor), found.data());
         if (count < k && floor > 0) {
             margin = std::min<int64_t>(2 * margin, 1 << 12);
-            count = positions_above(z, F, 0, found.data());
+            count = positions_above<Bits>(z, F, 0, found.data());
         } else if (count > 3 * k) {
             margin = std::max<int64_t>(margin * 7 / 8, 4);
         }

@@ -129,6 +129,7 @@ def _where_next(folder: Path) -> str:
 Where to look
   {file}   the experiment: every field can be changed, `kubesae config` shows the rest
   {folder}/sae/{SAE}/report.html   learning curves and advice
+  {folder}/sae/{SAE}/evaluation.html   how good it is, with plots
   {folder}/activations/layer-012/   tars: `tar tf` and any WebDataset reader open them
   {folder}/interpret/{SAE}/   statistics of every feature, as Parquet
 

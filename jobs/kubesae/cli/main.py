@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 WORKER = "KUBESAE_EXIT_FOLDER"
 COMMANDS = {
     "doctor": "Look at everything a run will need: machine, libraries, store, model, corpora.",
+    "plan": "Say whether it fits, how long it takes and what it costs, from configs alone.",
     "fetch": "Bring a model to where programs load it from.",
     "prepare": "Tokenise and pack the corpora, once, before any model runs.",
     "pilot": "Collect the first tokens of shard 0 and verify every byte of them.",

@@ -3,9 +3,11 @@
 from kubesae.page.bars import histogram, named_bars
 from kubesae.page.document import bullets, charts, document, pairs, paragraph, section, table, tiles
 from kubesae.page.lines import Series, line_chart
+from kubesae.page.stacks import Stack, stacked_bars
 
 __all__ = [
     "Series",
+    "Stack",
     "bullets",
     "charts",
     "document",
@@ -15,6 +17,7 @@ __all__ = [
     "pairs",
     "paragraph",
     "section",
+    "stacked_bars",
     "table",
     "tiles",
 ]

@@ -6,7 +6,6 @@ One mechanism for all architectures: what counts is the module that a tensor lie
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,8 @@ from kubesae.plan.quantization import Packing, is_unknown, packing_of
 from kubesae.plan.shape import Attention, Group, Layer, ModelShape, by_kind
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor, nn
 
     from kubesae.plan.known import ModelConfig
@@ -35,7 +36,7 @@ def count(source: ModelConfig, *, trust_remote_code: bool = False) -> ModelShape
         ConfigError: transformers does not know the architecture, or cannot build it from this config.
 
     """
-    config = _transformers_config(source, trust_remote_code=trust_remote_code)
+    config = transformers_config(source, trust_remote_code=trust_remote_code)
     model = _build(source, config, trust_remote_code=trust_remote_code)
     text = config.get_text_config()
     from kubesae.model.truncate import find_layers  # noqa: PLC0415 - loads torch
@@ -66,7 +67,13 @@ def count(source: ModelConfig, *, trust_remote_code: bool = False) -> ModelShape
     )
 
 
-def _transformers_config(source: ModelConfig, *, trust_remote_code: bool) -> Any:
+def transformers_config(source: ModelConfig, *, trust_remote_code: bool = False) -> Any:
+    """Return the config as transformers takes it, without what says how weights are packed.
+
+    Raises:
+        ConfigError: transformers does not know the architecture, or the config is not one of it.
+
+    """
     from transformers import AutoConfig  # noqa: PLC0415 - seconds to import
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING  # noqa: PLC0415
 

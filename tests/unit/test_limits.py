@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kubesae.doctor import limits
+from kubesae import limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ _FIELDS = ("model", "layers", "tokens", "num_shards", "context", "contexts_per_p
 @click.option("--calibration", type=_FILE, help="file of what was measured  [default: in kubesae's cache]")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object (docs/planning.md)")
 @click.option("--page", type=_FILE, help="write a page with plots to this file too")
-def command(experiment: Path | None, settings: tuple[str, ...], as_json: bool, **options: Any) -> int:
+def command(experiment: Path | None, settings: tuple[str, ...], **options: Any) -> int:
     """Say whether it fits, how long it takes and what it costs, before a GPU is paid for.
 
     From the model's config alone: no weights are read or fetched. Bytes, hours and dollars of collecting, storing and
@@ -72,7 +73,7 @@ def command(experiment: Path | None, settings: tuple[str, ...], as_json: bool, *
     )
     if options["page"] is not None:
         _write(options["page"], plan_page(report).encode())
-    if as_json:
+    if options["as_json"]:
         click.echo(json.dumps(report.model_dump(mode="json"), ensure_ascii=False))
     else:
         for line in table_lines(report, shutil.get_terminal_size((120, 24)).columns):
@@ -97,9 +98,10 @@ def _calibration(experiment: Experiment | None, options: dict[str, Any]) -> Cali
         work = None if experiment is None else work_of(experiment)
         source = None if experiment is None else find_config(experiment)
         path.parent.mkdir(parents=True, exist_ok=True)
-        found = calibrate(work, source, path.parent, options["workers"], lambda line: say(f"Measured {line}"))
+        tell = partial(click.echo, err=options["as_json"])  # standard output is the object's alone
+        found = calibrate(work, source, path.parent, options["workers"], lambda line: tell(f"Measured {line}"))
         _write(path, found.to_json())
-        say(f"Written to {path}; `kubesae plan --gpu here` takes it.\n")
+        tell(f"Written to {path}; `kubesae plan --gpu here` takes it.\n")
         return found
     if options["gpu"] != HERE and options["calibration"] is None:
         return None

@@ -7,10 +7,10 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from kubesae.page import axis as axes
-from kubesae.page.axis import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, Axis, frame, grid_line, number, x_tick
+from kubesae.page.axis import LEFT, RIGHT, WIDTH, Axis, frame, grid_line, number, x_tick
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 _FAINT = 0.35
 _TICKS = 8
@@ -25,7 +25,9 @@ class Stack:
     faint: bool = False
 
 
-def stacked_bars(title: str, keys: Sequence[tuple[str, str]], stacks: Sequence[Stack], *, x_label: str, note: str) -> str:
+def stacked_bars(
+    title: str, keys: Sequence[tuple[str, str]], stacks: Sequence[Stack], *, x_label: str, note: str
+) -> str:
     """Return a figure of stacks; `keys` are label and CSS class of each value, the lowest first."""
     axis = Axis.over([0.0, *(sum(stack.values) for stack in stacks)], log=False)
     step = (WIDTH - LEFT - RIGHT) / max(1, len(stacks))
@@ -34,16 +36,19 @@ def stacked_bars(title: str, keys: Sequence[tuple[str, str]], stacks: Sequence[S
     parts += [x_tick(LEFT + (i + 0.5) * step, i) for i in range(0, len(stacks), every)]
     parts.append(axes.x_label(x_label))
     for i, stack in enumerate(stacks):
-        below = 0.0
-        faint = f' opacity="{_FAINT}"' if stack.faint else ""
-        told = ", ".join(f"{label} {number(value)}" for (label, _), value in zip(keys, stack.values, strict=True) if value)
-        for (_, kind), value in zip(keys, stack.values, strict=True):
-            top, bottom = axis.y(below + value), axis.y(below) if below else HEIGHT - BOTTOM
-            below += value
-            if value:
-                parts.append(
-                    f'<rect class="{kind}" x="{LEFT + i * step + 0.1 * step:.2f}" y="{top:.1f}" width="{0.8 * step:.2f}" '
-                    f'height="{max(0.0, bottom - top):.1f}"{faint}><title>{escape(f"{stack.name}: {told}")}</title></rect>'
-                )
+        parts += _drawn(stack, keys, axis, LEFT + (i + 0.1) * step, 0.8 * step)
     caption = "".join(f'<span class="key {kind}">{escape(label)}</span>' for label, kind in keys)
     return frame(title, parts, caption, note)
+
+
+def _drawn(stack: Stack, keys: Sequence[tuple[str, str]], axis: Axis, left: float, wide: float) -> Iterator[str]:
+    """Yield the bars of a stack, each of which tells all its values when pointed at."""
+    faint = f' opacity="{_FAINT}"' if stack.faint else ""
+    pairs = [(label, kind, value) for (label, kind), value in zip(keys, stack.values, strict=True) if value]
+    told = escape(f"{stack.name}: {', '.join(f'{label} {number(value)}' for label, _, value in pairs)}")
+    below = 0.0
+    for _, kind, value in pairs:
+        top, high = axis.y(below + value), axis.y(below) - axis.y(below + value)
+        below += value
+        place = f'x="{left:.2f}" y="{top:.1f}" width="{wide:.2f}" height="{high:.1f}"'
+        yield f'<rect class="{kind}" {place}{faint}><title>{told}</title></rect>'

@@ -1,4 +1,4 @@
-"""What a plan takes for granted: every number that is neither in the experiment, nor in a config, nor in the price file.
+"""What a plan takes for granted: each number that is neither in experiment, config nor price file.
 
 Each can be set: `kubesae plan experiment.yaml --set matmul_share_moe=0.25`.
 """
@@ -21,22 +21,25 @@ class Assumptions(Section):
     """The numbers, with where they come from. Shares are of 1."""
 
     matmul_share_dense: float = Field(
-        0.4, gt=0, le=1, description="share of the bf16 peak that a forward pass of a dense model reaches (not measured)"
+        0.4,
+        gt=0,
+        le=1,
+        description="share of the bf16 peak that a forward pass of a dense model reaches (not measured)",
     )
     matmul_share_moe: float = Field(
         0.3,
         gt=0,
         le=1,
-        description="the same of a model with experts: 300 TFLOP/s of an H100; SGLang's DeepSeek-V3 prefill reaches 26% "
-        "of the FP8 peak (LMSYS, 2025-05-05)",
+        description="the same of a model with experts: 300 TFLOP/s of an H100; SGLang's DeepSeek-V3 prefill reaches "
+        "26% of the FP8 peak (LMSYS, 2025-05-05)",
     )
     matmul_share_sae: float = Field(
         0.4, gt=0, le=1, description="the same of the dense products of SAE training (not measured)"
     )
     replicas: bool = Field(
         False,  # noqa: FBT003 - a default, not a flag
-        description="resident: every GPU of a slot holds the whole model and takes its own contexts. The engine of this "
-        "version spreads the layers over the GPUs, which then work one after the other",
+        description="resident: every GPU of a slot holds the whole model and takes its own contexts. The engine of "
+        "this version spreads the layers over the GPUs, which then work one after the other",
     )
     reserve_gb: float = Field(2.0, ge=0, description="memory of each GPU that CUDA and the allocator keep, in GB")
     host_share: float = Field(0.85, gt=0, le=1, description="share of host memory that weights and queues may take")
@@ -48,11 +51,15 @@ class Assumptions(Section):
     )
     upload_gb_s: float = Field(1.0, gt=0, description="to the store, GB a second and slot")
     read_gb_s: float = Field(1.0, gt=0, description="training reads from the store, GB a second and GPU")
-    fetch_gb_s: float = Field(5.0, gt=0, description="weights from the store to a new node's disk, GB a second and node")
+    fetch_gb_s: float = Field(
+        5.0, gt=0, description="weights from the store to a new node's disk, GB a second and node"
+    )
     restart_seconds: float = Field(
         180.0, ge=0, description="until a new node runs the program: node, image, imports; each start of a worker too"
     )
-    preemptions_per_day: float = Field(1.0, ge=0, description="how often a spot node is taken away in 24 hours (a guess)")
+    preemptions_per_day: float = Field(
+        1.0, ge=0, description="how often a spot node is taken away in 24 hours (a guess)"
+    )
     spot_share: float = Field(
         0.45, gt=0, le=1, description="spot price as a share of the price on demand, where the price file has none"
     )

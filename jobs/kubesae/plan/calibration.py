@@ -9,7 +9,7 @@ from pydantic import Field
 
 from kubesae.errors import ConfigError, DamagedError
 from kubesae.experiment import Section, canonical_json, parse_json_object, sha256_hex, validate
-from kubesae.plan.prices import GB, Node
+from kubesae.plan.prices import Node
 from kubesae.plan.work import HERE
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Calibration(Section):
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What a plan takes from a calibration: its machine, assumptions that were measured, the model's speed, in words."""
+    """What a plan takes from a calibration: machine, assumptions that were measured, the model's speed; in words."""
 
     node: Node
     assumptions: Assumptions
@@ -93,7 +93,8 @@ def load_calibration(path: Path) -> Calibration:
 def model_key(shape: ModelShape, experiment: Experiment) -> str:
     """Return what makes two models as fast as each other: their layers and dtype, not their name."""
     layers: list[Any] = [
-        [[group.kind, group.parameters, group.active, group.outputs] for group in layer.groups] for layer in shape.layers
+        [[group.kind, group.parameters, group.active, group.outputs] for group in layer.groups]
+        for layer in shape.layers
     ]
     values = {"layers": layers, "dtype": experiment.model_dtype, "d_model": shape.d_model}
     return sha256_hex(canonical_json(values))
@@ -111,7 +112,9 @@ def calibrated(
     if gpu != HERE:
         return Calibrated(prices.node(gpu), assumptions, None, None)
     if calibration is None:
-        raise ConfigError("This machine has not been measured. Run `kubesae plan --calibrate` first, or give another --gpu.")
+        raise ConfigError(
+            "This machine has not been measured. Run `kubesae plan --calibrate` first, or give another --gpu."
+        )
     changes: dict[str, float] = {"restart_seconds": calibration.startup_seconds, "reserve_gb": 1.0, "host_share": 0.9}
     if calibration.upload_gb_s is not None and calibration.download_gb_s is not None:
         changes |= {"upload_gb_s": calibration.upload_gb_s, "read_gb_s": calibration.download_gb_s}
@@ -147,5 +150,3 @@ def _node(calibration: Calibration) -> Node:
         spot_dollars_per_hour=0.0,
         source="not paid",
     )
-
-

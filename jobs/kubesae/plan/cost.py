@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kubesae.plan.prices import GB, tiered
 from kubesae.plan.report import Cost
+from kubesae.units import duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,7 @@ def collecting(collection: Collection, reload: Reload, node: Node, assumptions: 
         what="collect",
         on_demand=collection.node_hours * node.dollars_per_hour,
         spot=collection.node_hours * factor * spot_hour(node, assumptions),
-        how=f"{collection.nodes} x {node.instance}, {collection.seconds / HOUR:,.1f} h",
+        how=f"{collection.nodes} x {node.instance}, {duration(collection.seconds)}",
         counted=True,
     )
 
@@ -50,7 +51,7 @@ def training_seconds(trainings: Sequence[Training], saes: Sequence[Sae]) -> floa
     for training, sae in zip(trainings, saes, strict=True):
         passes.setdefault(order_of(sae), []).append(training)
     return sum(
-        max(sum(training.compute_seconds for training in group), max(training.reading_seconds for training in group))
+        max(sum(training.compute_seconds for training in group), *(training.reading_seconds for training in group))
         for group in passes.values()
     )
 
@@ -69,7 +70,7 @@ def training(seconds: float, node: Node, assumptions: Assumptions) -> Cost:
         what="train",
         on_demand=hours * share * node.dollars_per_hour,
         spot=hours * share * spot_factor(assumptions, assumptions.restart_seconds + 150) * spot_hour(node, assumptions),
-        how=f"{gpus} of the {node.gpus} GPUs of a {node.instance}, {hours:,.1f} h",
+        how=f"{gpus} of {node.gpus} GPUs of one {node.instance}, {duration(seconds)}",
         counted=True,
     )
 

@@ -104,9 +104,10 @@ def _build(source: ModelConfig, config: Any, *, trust_remote_code: bool) -> nn.M
     kind = AutoModelForCausalLM if decoder or remote else AutoModel
     try:
         with torch.device("meta"):
-            return kind.from_config(config, trust_remote_code=trust_remote_code)  # type: ignore[no-any-return]
+            built: nn.Module = kind.from_config(config, trust_remote_code=trust_remote_code)  # type: ignore[no-untyped-call]
     except Exception as error:
         raise ConfigError(f"transformers cannot build {source.name} from its config: {error}. Mend it.") from error
+    return built
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,8 +56,8 @@ def choose(engines: tuple[Engine, Engine], wanted: str) -> tuple[Engine | None, 
     ratio = streamed.tokens_per_second / resident_one.tokens_per_second
     if ratio >= _WORTH:
         return streamed, (
-            f"both fit; it is {ratio:.1f} times as fast, as {streamed.gpus_busy} GPUs of a slot compute at a time and not "
-            f"{resident_one.gpus_busy}"
+            f"both fit; it is {ratio:.1f} times as fast, as {streamed.gpus_busy} GPUs of a slot compute at a time and "
+            f"not {resident_one.gpus_busy}"
         )
     return resident_one, "the weights fit the GPUs, and streaming would not be much faster"
 

@@ -39,7 +39,10 @@ def problems(work: Work, choice: Choice, found: Scenario, nodes: Sequence[Node])
         if found.engine is None and not wanted:
             continue
         what = f"{engine.name}: {_too_much(place)}"
-        yield Problem(what=what, change=_change(work, choice, engine, found, nodes), blocks=found.engine is None)
+        change = _change(work, choice, engine, found, nodes)
+        if found.engine is not None:
+            change = f"planned with {found.engine.name}; for {engine.name}: {change}"
+        yield Problem(what=what, change=change, blocks=found.engine is None)
 
 
 def _change(work: Work, choice: Choice, engine: Engine, found: Scenario, nodes: Sequence[Node]) -> str:

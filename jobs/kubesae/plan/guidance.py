@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kubesae.plan.memory import keeps_packed
 from kubesae.plan.prices import GB
+from kubesae.plan.scenario import scenario
 from kubesae.plan.shape import total
 from kubesae.units import duration, size
 
@@ -48,8 +50,8 @@ def _weights(work: Work, choice: Choice, found: Scenario) -> Iterator[str]:
     if loaded.packed and not keeps_packed(work, found.machines):
         yield (
             f"transformers expands {work.shape.quantization} to {work.experiment.model_dtype} while it loads: "
-            f"{size(whole.parameters * work.itemsize)} for the whole model, {size(loaded.parameters * work.itemsize)} for "
-            "these layers. That it is small on disk does not make it fit."
+            f"{size(whole.parameters * work.itemsize)} for the whole model, {size(loaded.parameters * work.itemsize)} "
+            "for these layers. That it is small on disk does not make it fit."
         )
 
 
@@ -59,13 +61,18 @@ def _speed(work: Work, choice: Choice, found: Scenario) -> Iterator[str]:
         return
     if engine.name == "resident" and choice.gpus > 1 and engine.gpus_busy == 1:
         yield (
-            f"The {choice.gpus} GPUs of a slot work one after the other, as fast as one. Where the model fits fewer, give "
-            "slots fewer GPUs (--gpus-per-slot) and have more of them (num_shards): the same work costs less."
+            f"The {choice.gpus} GPUs of a slot work one after the other, as fast as one. Where the model fits fewer, "
+            "give slots fewer GPUs (--gpus-per-slot) and have more of them (num_shards): the same work costs less."
+        )
+    if engine.name == "streamed" and choice.gpus > 1 and _one_holds_it(work, choice):
+        yield (
+            "One GPU holds the weights that are loaded: with --gpus-per-slot 1 and more shards the resident engine "
+            "computes on all GPUs at a time too, and redoes less after a preemption."
         )
     if engine.bound_by == "upload":
         yield (
-            f"The model is faster than a slot's way to the store ({choice.assumptions.upload_gb_s:g} GB/s): smaller GPUs "
-            "would do, or storage in fewer bits."
+            f"The model is faster than a slot's way to the store ({choice.assumptions.upload_gb_s:g} GB/s): smaller "
+            "GPUs would do, or storage in fewer bits."
         )
     if engine.bound_by == "loading" and found.streaming is not None:
         yield (
@@ -77,9 +84,13 @@ def _speed(work: Work, choice: Choice, found: Scenario) -> Iterator[str]:
     if rows < _EXPERT_ROWS and engine.bound_by != "upload":
         wanted = -(-_EXPERT_ROWS * shape.experts // (shape.active_experts * work.experiment.context))
         yield (
-            f"Each of {shape.experts} experts sees about {rows:,.0f} rows of a batch, fewer than the {_EXPERT_ROWS} that keep "
-            f"a GPU busy: set collect.forward_batch to {wanted} where memory allows."
+            f"Each of {shape.experts} experts sees about {rows:,.0f} rows of a batch, fewer than the {_EXPERT_ROWS} "
+            f"that keep a GPU busy: set collect.forward_batch to {wanted} where memory allows."
         )
+
+
+def _one_holds_it(work: Work, choice: Choice) -> bool:
+    return scenario(work, replace(choice, gpus=1, engine="resident")).engine is not None
 
 
 def _training(choice: Choice, trainings: Sequence[Training]) -> Iterator[str]:
@@ -87,14 +98,14 @@ def _training(choice: Choice, trainings: Sequence[Training]) -> Iterator[str]:
         if training.dense_seconds > _LONG:
             gpus = f"{choice.assumptions.train_gpus} x {choice.node.gpu}"
             yield (
-                f"{training.name}: {training.rows:,} rows at {training.d_sae:,} features are {training.dense_flops:.2g} FLOP "
-                f"done densely, {duration(training.dense_seconds)} on {gpus}; {duration(training.compute_seconds)} with "
-                "sparse codes (not measured on a GPU)."
+                f"{training.name}: {training.rows:,} rows at {training.d_sae:,} features are "
+                f"{training.dense_flops:.2g} FLOP done densely, {duration(training.dense_seconds)} on {gpus}; "
+                f"{duration(training.compute_seconds)} with sparse codes (not measured on a GPU)."
             )
         if training.bound_by == "reading" and training.seconds > _LONG:
             yield (
                 f"{training.name}: reading bounds the training ({duration(training.reading_seconds)} at "
-                f"{choice.assumptions.read_gb_s:g} GB/s a GPU), not computing. More GPUs (train_gpus) read more at a time."
+                f"{choice.assumptions.read_gb_s:g} GB/s a GPU), not computing. More GPUs (train_gpus) read more."
             )
 
 
@@ -111,8 +122,8 @@ def _storage(work: Work, found: Scenario, data: Data, bill: Sequence[Cost]) -> I
         row = work.row_bytes / len(work.experiment.layers) * work.experiment.context
         wanted = max(1, round(512 * (1 << 20) / row))
         yield (
-            f"A part is {size(part)}; stores and readers like 256 MiB to 1 GiB. contexts_per_part {wanted} makes it about "
-            "512 MiB."
+            f"A part is {size(part)}; stores and readers like 256 MiB to 1 GiB. contexts_per_part {wanted} makes it "
+            "about 512 MiB."
         )
     block = work.experiment.contexts_per_block * work.experiment.context * work.row_bytes / len(work.experiment.layers)
     if block < _BLOCK:
@@ -120,4 +131,4 @@ def _storage(work: Work, found: Scenario, data: Data, bill: Sequence[Cost]) -> I
         yield f"A block is {size(block)}; ranged reads want 8 MB or more: contexts_per_block {wanted}."
     for cost in bill:
         if cost.what == "egress":
-            yield f"Reading all of it once from outside the provider's region costs ${cost.on_demand:,.0f}: train beside it."
+            yield f"Reading all of it once from outside the provider costs ${cost.on_demand:,.0f}: train beside it."

@@ -80,7 +80,9 @@ def find_config(experiment: Experiment) -> ModelConfig:
     """
     folder = Path(experiment.model).expanduser()
     if folder.is_dir():
-        return ModelConfig(folder.resolve().name, "config.json of the folder", _read(folder / "config.json"), str(folder))
+        return ModelConfig(
+            folder.resolve().name, "config.json of the folder", _read(folder / "config.json"), str(folder)
+        )
     if experiment.model_revision is None:
         for known in known_models().values():
             if experiment.model in known.ids:

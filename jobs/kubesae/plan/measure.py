@@ -12,7 +12,6 @@ import secrets
 import shutil
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kubesae.limits import memory
@@ -24,6 +23,7 @@ from kubesae.store.store import PROBE_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from kubesae.plan.known import ModelConfig
     from kubesae.plan.work import Work
@@ -92,7 +92,8 @@ def calibrate(
 def repeated(run: Callable[[], object], seconds: float = _SECONDS) -> float:
     """Return the shortest time of a run, of as many as go into `seconds`, the first not counted."""
     run()
-    times, end = [], time.perf_counter() + seconds
+    times: list[float] = []
+    end = time.perf_counter() + seconds
     while not times or time.perf_counter() < end:
         began = time.perf_counter()
         run()

@@ -52,9 +52,7 @@ def measure_model(work: Work, source: ModelConfig, workers: int, device: str) ->
     experiment = work.experiment
     threads = experiment.collect.threads or max(1, len(os.sched_getaffinity(0)) // workers)
     contexts = experiment.collect.forward_batch
-    task = _Task(
-        source, depth, experiment.model_dtype, device, contexts, experiment.context, threads, seconds=_SECONDS
-    )
+    task = _Task(source, depth, experiment.model_dtype, device, contexts, experiment.context, threads, seconds=_SECONDS)
     speed = sum(_in_processes(_run, task, workers))
     return MeasuredModel(
         key=model_key(work.shape, experiment),

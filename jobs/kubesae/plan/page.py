@@ -87,7 +87,9 @@ def _remarks(report: Report) -> Iterator[str]:
 
 
 def _needs(engine: Engine) -> str:
-    return paragraph(f"{engine.name}: {'; '.join(f'{place}: {text}' for place, text in words.needs_of(engine))}", quiet=True)
+    return paragraph(
+        f"{engine.name}: {'; '.join(f'{place}: {text}' for place, text in words.needs_of(engine))}", quiet=True
+    )
 
 
 def _layers(report: Report) -> str:
@@ -115,7 +117,7 @@ def _gpu(report: Report) -> str:
 def _costs(report: Report) -> Iterator[str]:
     fitting = [offer for offer in report.offers if offer.engine and offer.on_demand]
     if fitting:
-        bars = [(f"{offer.gpu}, {offer.hours:,.1f} h", offer.on_demand, "train") for offer in fitting]
+        bars = [(f"{offer.gpu}, {duration(offer.hours * 3600)}", offer.on_demand, "train") for offer in fitting]
         missing = [offer.gpu for offer in report.offers if not offer.engine]
         note = f"Does not fit: {', '.join(missing)}." if missing else "On demand; whole machines."
         yield named_bars("Collecting by GPU type, dollars", bars, digits=0, note=note)

@@ -65,7 +65,7 @@ class Packing:
 
 
 def packing_of(config: dict[str, Any] | None) -> Packing | None:
-    """Return what a `quantization_config` says; None where there is none, or it is of another kind (see `is_unknown`)."""
+    """Return what a `quantization_config` says; None: nothing, or what is not known here (`is_unknown`)."""
     if not config:
         return None
     if config.get("quant_method") == "compressed-tensors" and config.get("format") == "pack-quantized":
@@ -78,7 +78,9 @@ def packing_of(config: dict[str, Any] | None) -> Packing | None:
     if config.get("quant_method") == "fp8" and config.get("weight_block_size"):
         rows, columns = config["weight_block_size"]
         exceptions = ("lm_head", *(config.get("modules_to_not_convert") or ()))
-        return Packing(f"FP8, blocks of {rows} x {columns}", 8, None, (rows, columns), symmetric=True, ignored=exceptions)
+        return Packing(
+            f"FP8, blocks of {rows} x {columns}", 8, None, (rows, columns), symmetric=True, ignored=exceptions
+        )
     return None
 
 

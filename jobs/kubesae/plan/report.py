@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from kubesae.experiment import Section
-from kubesae.plan.assumptions import Assumptions
+from kubesae.plan.assumptions import Assumptions  # noqa: TC001 - a field's type
 
 EngineName = Literal["resident", "streamed"]
 

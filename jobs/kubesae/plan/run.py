@@ -10,6 +10,7 @@ can be set.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from kubesae.plan import cost
@@ -77,13 +78,13 @@ def plan_work(
     wanted = gpus or min(DEFAULT_GPUS, found.node.gpus)
     choice = Choice(found.node, wanted, engine, found.assumptions, found.model_flops)
     main = scenario(work, choice)
-    data = stored(work, choice.assumptions, main.collection.tokens_per_second)
+    data = stored(work, main.collection.tokens_per_second)
     own = own_trainings(work, choice.node, choice.assumptions)
     seconds = cost.training_seconds(own, work.experiment.sae)
     bill = (
         main.cost,
         cost.training(seconds, choice.node, choice.assumptions),
-        *cost.storing(data, prices.store, choice.assumptions),
+        *(cost.storing(data, prices.store, choice.assumptions) if work.experiment.data.startswith("s3://") else ()),
     )
     experiment = work.experiment
     return Report(
@@ -106,7 +107,7 @@ def plan_work(
         costs=bill,
         on_demand=sum(line.on_demand for line in bill if line.counted),
         spot=sum(line.spot for line in bill if line.counted),
-        offers=tuple(_offers(work, choice, prices)),
+        offers=tuple(_offers(work, choice, prices, assumptions)),
         problems=(
             *problems(work, choice, main, prices.nodes),
             *training_problems(work, choice, own),
@@ -118,13 +119,13 @@ def plan_work(
     )
 
 
-def _offers(work: Work, choice: Choice, prices: Prices) -> Iterator[Offer]:
-    """Yield the experiment on every machine there is, with as many GPUs a slot where it has them."""
-    mine = [choice.node] if choice.node.name == HERE else []
-    for node in (*mine, *prices.nodes):
-        gpus = min(choice.gpus if choice.node.name != HERE or node is choice.node else DEFAULT_GPUS, node.gpus)
-        measured = choice.measured if node.name == choice.node.name else None
-        found = scenario(work, replace(choice, node=node, gpus=gpus, measured=measured))
+def _offers(work: Work, choice: Choice, prices: Prices, assumptions: Assumptions) -> Iterator[Offer]:
+    """Yield the experiment on every machine there is: with as many GPUs a slot, and nothing that was measured here."""
+    here = choice.node.name == HERE
+    rented = replace(choice, assumptions=assumptions, measured=None, gpus=DEFAULT_GPUS if here else choice.gpus)
+    choices = [replace(rented, node=node, gpus=min(rented.gpus, node.gpus)) for node in prices.nodes]
+    for one in [choice, *choices] if here else choices:
+        node, found = one.node, scenario(work, one)
         fits = found.engine is not None
         yield Offer(
             gpu=node.name,
@@ -168,8 +169,10 @@ def model_report(work: Work) -> Model:
 
 
 def prediction_bytes(shape: ModelShape) -> int:
-    """Return bytes of layers that predict several tokens at once: one layer each, a matrix that joins two hidden
-    states, and copies of embeddings and head (arXiv 2412.19437, section 2.2; counted as DeepSeek-V3's checkpoint).
+    """Return bytes of layers that predict several tokens at once.
+
+    Each has a layer, a matrix that joins two hidden states, and copies of embeddings and head (arXiv 2412.19437,
+    section 2.2; the copies are those of DeepSeek-V3's checkpoint).
     """
     if not shape.prediction_layers:
         return 0
@@ -199,7 +202,7 @@ def _by_layer(work: Work) -> Iterator[LayerRun]:
     )
     for first, last, layer in runs(shape.layers):
         edges = sorted({first, min(max(first, work.depth), last + 1), last + 1})
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in pairwise(edges):
             yield LayerRun(
                 first=start,
                 last=end - 1,

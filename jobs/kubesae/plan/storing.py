@@ -1,5 +1,7 @@
-"""What is stored and what moves: bytes, objects, requests. Sizes of tars are those of `shards.layout`, to the byte but
-for each block's list of documents, whose length is not known before the corpus is.
+"""What is stored and what moves: bytes, objects, requests.
+
+Sizes of tars are those of `shards.layout`, to the byte but for each block's list of documents, whose length is not
+known before the corpus is.
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ def kinds_of_parts(plan: Plan) -> Iterator[tuple[Part, int]]:
         yield example[rows], count
 
 
-def stored(work: Work, assumptions: Assumptions, tokens_per_second: float) -> Data:
+def stored(work: Work, tokens_per_second: float) -> Data:
     """Return what the whole experiment stores, writes and reads, while `tokens_per_second` are collected."""
     experiment, plan, layers = work.experiment, work.plan, len(work.experiment.layers)
     tars = moments = records = blocks = parts = 0

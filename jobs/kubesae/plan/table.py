@@ -6,6 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from kubesae.plan import words
+from kubesae.units import size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -18,12 +19,13 @@ _NAME = 13
 def table_lines(report: Report, width: int = 120) -> Iterator[str]:
     """Yield the lines of a plan, none longer than `width` but for rows of tables."""
     yield f"Plan of {report.name}: {words.headline(report)}"
+    yield words.summary(report)
     if report.calibrated:
         yield f"Measured: {report.calibrated}"
     model = report.model
     yield from _table(f"Model: {model.origin}; {_kept(report)}", [words.KIND_HEAD, *words.kind_rows(report)], {0})
     if model.prediction_bytes:
-        yield f"  beside it {words.size(model.prediction_bytes)} of prediction layers, which nothing loads"
+        yield f"  beside it {size(model.prediction_bytes)} of prediction layers, which nothing loads"
     yield from _table("By layer, in the checkpoint", [words.LAYER_HEAD, *words.layer_rows(report)], {0})
     yield from _table("Memory", [words.MEMORY_HEAD, *words.memory_rows(report)], {0, 1, 6})
     for engine in report.engines:
@@ -60,7 +62,9 @@ def _remarks(report: Report, width: int) -> Iterator[str]:
             yield from _wrapped("  ! ", warning, width)
     yield ""
     values = ", ".join(f"{name} {value}" for name, value, _ in words.assumption_rows(report))
-    yield from _wrapped("Assumed: ", f"{values}. Each can be set (--set NAME=VALUE); --assumptions says what they are.", width)
+    yield from _wrapped(
+        "Assumed: ", f"{values}. Each can be set (--set NAME=VALUE); --assumptions says what they are.", width
+    )
 
 
 def _table(title: str, rows: Sequence[Sequence[str]], left: set[int]) -> Iterator[str]:

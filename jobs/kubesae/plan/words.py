@@ -17,7 +17,7 @@ MEMORY_HEAD = ("engine", "", "GPU", "host", "disk", "tokens/s a slot", "bound by
 TRAIN_HEAD = ("SAE", "architecture", "features", "parameters", "GPU memory", "dense", "sparse", "reading", "checkpoint")
 WIDTH_HEAD = ("", "features", "GPU memory", "checkpoint", "dense", "TopK", "ReLU, JumpReLU, Gated", "reading")
 COST_HEAD = ("", "on demand", "spot", "")
-OFFER_HEAD = ("GPU", "machine", "engine", "hours", "on demand", "spot")
+OFFER_HEAD = ("GPU", "machine", "engine", "time", "on demand", "spot")
 
 
 def short(count: float) -> str:
@@ -46,6 +46,15 @@ def headline(report: Report) -> str:
     many = report.collection.slots
     slots = f"{many} slot{'s' * (many > 1)} of {report.gpus_per_slot} x {report.gpu}"
     return f"{report.model.name}, {layers}, {report.tokens:,} tokens, {slots}"
+
+
+def summary(report: Report) -> str:
+    """Return what most people want to know, in a line."""
+    stored = f"{size(report.data.stored_bytes)} to store"
+    if report.collection.engine is None:
+        return f"It cannot be run as it is: {report.collection.why}; {stored}."
+    price = f"{dollars(report.on_demand)} in all ({dollars(report.spot)} with spot machines)"
+    return f"{report.collection.engine} engine, {duration(report.collection.seconds)} to collect, {stored}, {price}."
 
 
 def kind_rows(report: Report) -> Iterator[tuple[str, ...]]:
@@ -110,15 +119,19 @@ def streaming_rows(report: Report) -> Iterator[tuple[str, str]]:
         return
     yield (
         "break-even",
-        f"{streaming.break_even_gpu:,} tokens on one GPU, {streaming.break_even_slot:,} on a slot of "
-        f"{report.gpus_per_slot}, which shares one reading: layer {streaming.layer} then computes as long as it loads "
-        f"({streaming.load_seconds:.3g} s from {streaming.load_from})",
+        (
+            f"{streaming.break_even_gpu:,} tokens on one GPU, {streaming.break_even_slot:,} on a slot of "
+            f"{report.gpus_per_slot}, which shares one reading: layer {streaming.layer} then computes as long as it "
+            f"loads ({streaming.load_seconds:.3g} s from {streaming.load_from})"
+        ),
     )
     yield (
         "block",
-        f"{streaming.block_tokens:,} tokens: {streaming.block_parts} parts, {size(streaming.block_bytes)} in "
-        f"{'GPU memory' if streaming.block_where == 'GPU' else streaming.block_where}; the layer computes "
-        f"{streaming.compute_seconds:.3g} s, and {streaming.hidden_share:.0%} of all loading is hidden",
+        (
+            f"{streaming.block_tokens:,} tokens: {streaming.block_parts} parts, {size(streaming.block_bytes)} in "
+            f"{'GPU memory' if streaming.block_where == 'GPU' else streaming.block_where}; the layer computes "
+            f"{streaming.compute_seconds:.3g} s, and {streaming.hidden_share:.0%} of all loading is hidden"
+        ),
     )
 
 
@@ -129,19 +142,25 @@ def collection_rows(report: Report) -> Iterator[tuple[str, str]]:
     if found.engine:
         yield "speed", f"{found.tokens_per_second:,.0f} tokens/s in all, {size(data.bytes_per_second)}/s to the store"
         yield "time", f"{duration(found.seconds)}, start included; the pilot {duration(found.pilot_seconds)}"
-        machines = f"{found.nodes} x {report.instance}: {found.gpu_hours:,.1f} GPU-hours, {found.node_hours:,.1f} node-hours"
+        machines = (
+            f"{found.nodes} x {report.instance}: {found.gpu_hours:,.1f} GPU-hours, {found.node_hours:,.1f} node-hours"
+        )
         yield "machines", machines
     yield (
         "plan",
-        f"{found.parts:,} parts, at most {found.parts_per_shard:,} a shard, of {found.part_tokens:,} tokens "
-        f"({size(found.part_bytes)} a layer); {found.chunks_per_shard:,} chunks a shard",
+        (
+            f"{found.parts:,} parts, at most {found.parts_per_shard:,} a shard, of {found.part_tokens:,} tokens "
+            f"({size(found.part_bytes)} a layer); {found.chunks_per_shard:,} chunks a shard"
+        ),
     )
     if found.engine:
         again = report.reload.redone_tokens
         yield (
             "preemption",
-            f"goes on after {duration(report.reload.same_node_seconds)} on the same node, "
-            f"{duration(report.reload.new_node_seconds)} on a new one; about {again:,.0f} tokens are computed again",
+            (
+                f"goes on after {duration(report.reload.same_node_seconds)} on the same node, "
+                f"{duration(report.reload.new_node_seconds)} on a new one; about {again:,.0f} tokens are computed again"
+            ),
         )
 
 
@@ -201,7 +220,7 @@ def cost_rows(report: Report) -> Iterator[tuple[str, ...]]:
 
 def _saving(report: Report) -> str:
     saved = report.on_demand - report.spot
-    return f"spot saves {dollars(saved)} ({saved / report.on_demand:.0%})" if report.on_demand > 0 else ""
+    return f"spot saves {dollars(saved)} ({saved / report.on_demand:.0%})" if saved > 0 else ""
 
 
 def offer_row(offer: Offer) -> tuple[str, ...]:
@@ -209,7 +228,7 @@ def offer_row(offer: Offer) -> tuple[str, ...]:
     if offer.engine is None:
         return offer.gpu, f"{offer.nodes} x {offer.instance}", "none fits", "-", "-", "-"
     prices = (dollars(offer.on_demand), dollars(offer.spot))
-    return offer.gpu, f"{offer.nodes} x {offer.instance}", offer.engine, f"{offer.hours:,.1f}", *prices
+    return offer.gpu, f"{offer.nodes} x {offer.instance}", offer.engine, duration(offer.hours * 3600), *prices
 
 
 def assumption_rows(report: Report) -> Iterator[tuple[str, str, str]]:

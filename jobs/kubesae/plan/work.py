@@ -1,4 +1,4 @@
-"""What is to be done and on what: the experiment's numbers and the chosen machines, as the planner's functions take them."""
+"""What is to be done and on what: the experiment's numbers and the chosen machines."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ class Work:
             )
         if shape.max_context is not None and experiment.context > shape.max_context:
             raise ConfigError(
-                f"`context` is {experiment.context}, but {shape.name} takes at most {shape.max_context} tokens. Lower it."
+                f"`context` is {experiment.context}, but {shape.name} takes at most {shape.max_context} tokens. "
+                "Lower it."
             )
         return cls(experiment, Plan.of(experiment), shape, experiment.layers[-1] + 1)
 
@@ -119,8 +120,8 @@ class Machines:
         """
         if gpus > node.gpus:
             raise ConfigError(
-                f"A slot of {gpus} GPUs does not fit {node.instance}, which has {node.gpus}. Lower --gpus-per-slot, or give "
-                "another --gpu."
+                f"A slot of {gpus} GPUs does not fit {node.instance}, which has {node.gpus}. Lower --gpus-per-slot, or "
+                "give another --gpu."
             )
         per_node = node.gpus // gpus
         shards = work.plan.num_shards

@@ -59,7 +59,7 @@ def _speed(work: Work, choice: Choice, found: Scenario) -> Iterator[str]:
     engine = found.engine
     if engine is None:
         return
-    if engine.name == "resident" and choice.gpus > 1 and engine.gpus_busy == 1:
+    if engine.name == "resident" and choice.gpus > 1 and engine.gpus_busy == 1 and engine.bound_by == "compute":
         yield (
             f"The {choice.gpus} GPUs of a slot work one after the other, as fast as one. Where the model fits fewer, "
             "give slots fewer GPUs (--gpus-per-slot) and have more of them (num_shards): the same work costs less."

@@ -105,7 +105,7 @@ def streamed_gpu(work: Work, machines: Machines, assumptions: Assumptions, on_gp
     """Return a GPU through which layers pass, with `on_gpu` bytes of a block's hidden states."""
     needs = [
         *streamed_weights(work),
-        ("hidden states of its share of a block", on_gpu),
+        ("hidden states", on_gpu),
         ("one forward pass", workspace(work)),
         ("CUDA and allocator", assumptions.reserve_gb * GB),
     ]

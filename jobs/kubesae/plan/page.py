@@ -43,23 +43,20 @@ def plan_page(report: Report) -> str:
                 "Model",
                 paragraph(f"{model.origin}; {model.quantization or model.stored}.", quiet=True),
                 table(words.KIND_HEAD, words.kind_rows(report)),
-                table(words.LAYER_HEAD, words.layer_rows(report)),
             ),
+            section("By layer, in the checkpoint", table(words.LAYER_HEAD, words.layer_rows(report))),
             section("Memory", table(words.MEMORY_HEAD, words.memory_rows(report)), *map(_needs, report.engines)),
             section("Streaming", pairs(words.streaming_rows(report))),
             section("Collection", pairs(words.collection_rows(report))),
             section("Data", pairs(words.data_rows(report))),
-            section(
-                "Training",
-                table(words.TRAIN_HEAD, map(words.training_row, report.trainings)),
-                table(words.WIDTH_HEAD, words.width_rows(report)),
-            ),
+            section("Training, each SAE alone", table(words.TRAIN_HEAD, map(words.training_row, report.trainings))),
+            section("Training by width", table(words.WIDTH_HEAD, words.width_rows(report))),
             section(
                 "Cost",
                 paragraph(f"Prices of {report.prices_as_of}: {report.prices_source}.", quiet=True),
                 table(words.COST_HEAD, words.cost_rows(report)),
-                table(words.OFFER_HEAD, map(words.offer_row, report.offers)),
             ),
+            section("Collecting on other GPUs", table(words.OFFER_HEAD, map(words.offer_row, report.offers))),
             section("Assumed", table(("name", "value", "what"), words.assumption_rows(report))),
         ],
     )
@@ -107,17 +104,16 @@ def _layers(report: Report) -> str:
 
 
 def _gpu(report: Report) -> str:
-    bars = []
-    for engine in report.engines:
-        bars += [(f"{engine.name}: {need.what}"[:26], need.bytes / GB, "train") for need in engine.gpu.needs[:3]]
-    bars.append(("one GPU has", report.engines[0].gpu.available / GB, "other"))
-    return named_bars("Memory of a GPU, GB", bars, digits=1, note="The three largest needs of each engine.")
+    engine = next((one for one in report.engines if one.name == report.collection.engine), report.engines[0])
+    bars = [(need.what, need.bytes / GB, "train") for need in engine.gpu.needs]
+    bars += [("all of it", engine.gpu.needed / GB, "val"), ("one GPU has", engine.gpu.available / GB, "other")]
+    return named_bars("Memory of the fullest GPU, GB", bars, digits=1, note=f"{engine.name.capitalize()} engine.")
 
 
 def _costs(report: Report) -> Iterator[str]:
     fitting = [offer for offer in report.offers if offer.engine and offer.on_demand]
     if fitting:
-        bars = [(f"{offer.gpu}, {duration(offer.hours * 3600)}", offer.on_demand, "train") for offer in fitting]
+        bars = [(f"{offer.gpu}, {offer.hours:.2g} h", offer.on_demand, "train") for offer in fitting]
         missing = [offer.gpu for offer in report.offers if not offer.engine]
         note = f"Does not fit: {', '.join(missing)}." if missing else "On demand; whole machines."
         yield named_bars("Collecting by GPU type, dollars", bars, digits=0, note=note)

@@ -118,12 +118,15 @@ def _laid_out(work: Work, machines: Machines, assumptions: Assumptions, tokens: 
 def _times(work: Work, machines: Machines, block: _Block, rate: float) -> tuple[list[float], list[float], float]:
     """Return seconds of computing and of loading of each layer, and of a block in all."""
     expanding = 3.0 / (machines.node.memory_gb_s * GB)  # seconds a byte: read packed, write and read expanded
-    moved = 2 * block.on_host / machines.gpus / (machines.node.host_to_gpu_gb_s * GB)  # hidden states, there and back
+    over = machines.node.host_to_gpu_gb_s * GB
+    moved = 2 * block.on_host / machines.gpus / over  # hidden states, there and back
+    parts = -(-block.tokens // work.part_tokens)
+    largest = min(block.tokens, -(-parts // machines.gpus) * work.part_tokens)  # the share of the GPU with most of it
     computing, loading = [], []
     for layer in work.shape.layers[: work.depth]:
-        compute = block.tokens * token_seconds(work, machines, layer) / machines.gpus
+        compute = largest * token_seconds(work, machines, layer)
         computing.append(compute + layer.whole.packed * work.itemsize * expanding)
-        loading.append(layer.whole.disk / rate + moved)
+        loading.append(max(layer.whole.disk / rate, layer.whole.disk / over + moved))
     # the embeddings are looked up in host memory; while the last layer computes, the next block's first one loads
     return computing, loading, sum(max(pair) for pair in zip(computing, loading, strict=True))
 

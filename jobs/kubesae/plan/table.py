@@ -40,7 +40,7 @@ def table_lines(report: Report, width: int = 120) -> Iterator[str]:
     yield from _table("Training by width", [words.WIDTH_HEAD, *words.width_rows(report)], {0})
     bill = f"Cost, prices of {report.prices_as_of} ({report.prices_source})"
     yield from _table(bill, [words.COST_HEAD, *words.cost_rows(report)], {0, 3})
-    yield from _table("Collecting on other GPUs", [words.OFFER_HEAD, *map(words.offer_row, report.offers)], {0, 1, 2})
+    yield from _table("Collecting on other GPUs", [words.OFFER_HEAD, *map(words.offer_row, report.offers)], {0, 1, 3})
     yield from _remarks(report, width)
 
 

@@ -17,7 +17,7 @@ MEMORY_HEAD = ("engine", "", "GPU", "host", "disk", "tokens/s a slot", "bound by
 TRAIN_HEAD = ("SAE", "architecture", "features", "parameters", "GPU memory", "dense", "sparse", "reading", "checkpoint")
 WIDTH_HEAD = ("", "features", "GPU memory", "checkpoint", "dense", "TopK", "ReLU, JumpReLU, Gated", "reading")
 COST_HEAD = ("", "on demand", "spot", "")
-OFFER_HEAD = ("GPU", "machine", "engine", "time", "on demand", "spot")
+OFFER_HEAD = ("GPU", "machine", "machines", "engine", "time", "on demand", "spot")
 
 
 def short(count: float) -> str:
@@ -226,9 +226,9 @@ def _saving(report: Report) -> str:
 def offer_row(offer: Offer) -> tuple[str, ...]:
     """Return the row of a GPU type."""
     if offer.engine is None:
-        return offer.gpu, f"{offer.nodes} x {offer.instance}", "none fits", "-", "-", "-"
+        return offer.gpu, offer.instance, str(offer.nodes), "none fits", "-", "-", "-"
     prices = (dollars(offer.on_demand), dollars(offer.spot))
-    return offer.gpu, f"{offer.nodes} x {offer.instance}", offer.engine, duration(offer.hours * 3600), *prices
+    return offer.gpu, offer.instance, str(offer.nodes), offer.engine, duration(offer.hours * 3600), *prices
 
 
 def assumption_rows(report: Report) -> Iterator[tuple[str, str, str]]:

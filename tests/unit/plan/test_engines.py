@@ -1,0 +1,66 @@
+"""Resident memory, the choice between the engines, and what a preemption costs."""
+
+from __future__ import annotations
+
+import pytest
+
+from kubesae.plan import Assumptions
+from kubesae.plan.memory import fullest, resident_gpu
+from planned import REFERENCE, machines_for, planned, work_for
+
+
+@pytest.mark.parametrize(
+    ("pieces", "bins", "largest"),
+    [([5, 5, 5, 5], 2, 10), ([9, 1, 1, 1], 2, 9), ([1, 2, 3, 4, 5], 3, 6), ([7], 4, 7), ([0, 0, 3], 2, 3)],
+)
+def test_layers_lie_in_order_over_the_gpus(pieces, bins, largest):
+    assert fullest(pieces, bins) == largest
+
+
+def test_int4_is_expanded_and_fp8_stays_where_the_gpu_multiplies_it():
+    kimi, deepseek = (work_for(name) for name in ("kimi-k2-thinking", "deepseek-v3"))
+    needs = {
+        (name, gpu): next(
+            need.bytes
+            for need in resident_gpu(work, machines_for(work, gpu, 8), Assumptions()).needs
+            if need.what == "weights"
+        )
+        for name, work in (("kimi", kimi), ("deepseek", deepseek))
+        for gpu in ("h100", "a100-80gb")
+    }
+    assert needs["kimi", "h100"] == needs["kimi", "a100-80gb"]
+    assert needs["deepseek", "a100-80gb"] == pytest.approx(2 * needs["deepseek", "h100"], rel=0.05)
+
+
+def test_replicas_hold_all_of_it_and_compute_at_the_same_time():
+    work = work_for("qwen3-32b")
+    spread, replicas = (
+        next(need.bytes for need in resident_gpu(work, machines_for(work), Assumptions(replicas=on)).needs)
+        for on in (False, True)
+    )
+    assert replicas == pytest.approx(2 * spread, rel=0.06)
+
+
+def test_which_engine():
+    assert planned("kimi-k2-thinking", **REFERENCE).collection.engine == "streamed"
+    # GPUs of a slot take turns in the resident engine; one GPU has nothing to take turns with
+    assert planned("qwen3-32b", gpus=2).collection.engine == "streamed"
+    assert planned("qwen3-32b", gpus=1).collection.engine == "resident"
+    asked = planned("qwen3-32b", gpus=2, engine="resident")
+    assert (asked.collection.engine, asked.collection.why) == ("resident", "asked for")
+
+
+def test_an_engine_that_was_asked_for_and_does_not_fit_is_not_replaced():
+    report = planned("kimi-k2-thinking", engine="resident", **REFERENCE)
+    assert report.collection.engine is None
+    (problem,) = report.problems
+    assert problem.blocks
+    assert problem.change == "--engine auto: the other engine fits"
+
+
+def test_a_new_node_fetches_what_is_loaded_and_no_more():
+    report = planned("kimi-k2-thinking", **REFERENCE)
+    assert report.reload.new_node_seconds == pytest.approx(180 + 444.7 / 5, rel=0.01)
+    assert report.reload.same_node_seconds < 1  # the first layer; later ones load while it computes
+    resident = planned("qwen3-32b", gpus=1)
+    assert resident.reload.same_node_seconds > 1

@@ -54,9 +54,8 @@ class Assumptions(Section):
     fetch_gb_s: float = Field(
         5.0, gt=0, description="weights from the store to a new node's disk, GB a second and node"
     )
-    restart_seconds: float = Field(
-        180.0, ge=0, description="until a new node runs the program: node, image, imports; each start of a worker too"
-    )
+    node_seconds: float = Field(180.0, ge=0, description="until a new node is there, with the image (a guess)")
+    start_seconds: float = Field(15.0, ge=0, description="until a program that starts has imported what it runs")
     preemptions_per_day: float = Field(
         1.0, ge=0, description="how often a spot node is taken away in 24 hours (a guess)"
     )

@@ -115,7 +115,7 @@ def calibrated(
         raise ConfigError(
             "This machine has not been measured. Run `kubesae plan --calibrate` first, or give another --gpu."
         )
-    changes: dict[str, float] = {"restart_seconds": calibration.startup_seconds, "reserve_gb": 1.0, "host_share": 0.9}
+    changes: dict[str, float] = {"start_seconds": calibration.startup_seconds, "reserve_gb": 1.0, "host_share": 0.9}
     if calibration.upload_gb_s is not None and calibration.download_gb_s is not None:
         changes |= {"upload_gb_s": calibration.upload_gb_s, "read_gb_s": calibration.download_gb_s}
     kept = {name: value for name, value in changes.items() if name not in assumptions.model_fields_set}

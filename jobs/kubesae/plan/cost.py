@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from kubesae.plan.report import Collection, Data, Reload, Training
 
 HOUR = 3600.0
+_RESTART = 150.0
+"""seconds of training that a preemption loses on average: half of what is redone at most (5 minutes)"""
 
 
 def spot_hour(node: Node, assumptions: Assumptions) -> float:
@@ -69,7 +71,10 @@ def training(seconds: float, node: Node, assumptions: Assumptions) -> Cost:
     return Cost(
         what="train",
         on_demand=hours * share * node.dollars_per_hour,
-        spot=hours * share * spot_factor(assumptions, assumptions.restart_seconds + 150) * spot_hour(node, assumptions),
+        spot=hours
+        * share
+        * spot_factor(assumptions, _RESTART + assumptions.node_seconds + assumptions.start_seconds)
+        * spot_hour(node, assumptions),
         how=f"{gpus} of {node.gpus} GPUs of one {node.instance}, {duration(seconds)}",
         counted=True,
     )

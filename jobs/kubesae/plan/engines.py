@@ -82,9 +82,10 @@ def reload(
     else:
         rate = min(machines.node.disk_gb_s, machines.gpus * machines.node.host_to_gpu_gb_s) * GB
         ready, open_tokens = size * machines.slots_per_node / rate, work.part_tokens
+    ready += assumptions.start_seconds
     waiting = work.experiment.collect.queue * work.part_tokens
     return Reload(
         same_node_seconds=ready,
-        new_node_seconds=assumptions.restart_seconds + fetched + ready,
+        new_node_seconds=assumptions.node_seconds + fetched + ready,
         redone_tokens=(open_tokens + waiting) / 2,
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+from kubesae.experiment.spec import Collect
 from kubesae.plan.memory import keeps_packed
 from kubesae.plan.prices import GB
 from kubesae.plan.scenario import scenario
@@ -64,6 +65,8 @@ def _speed(work: Work, choice: Choice, found: Scenario) -> Iterator[str]:
             f"The {choice.gpus} GPUs of a slot work one after the other, as fast as one. Where the model fits fewer, "
             "give slots fewer GPUs (--gpus-per-slot) and have more of them (num_shards): the same work costs less."
         )
+    if engine.name not in get_args(Collect.model_fields["engine"].annotation):
+        yield f"The {engine.name} engine is planned with, but this version of kubesae cannot run it yet."
     if engine.name == "streamed" and choice.gpus > 1 and _one_holds_it(work, choice):
         yield (
             "One GPU holds the weights that are loaded: with --gpus-per-slot 1 and more shards the resident engine "

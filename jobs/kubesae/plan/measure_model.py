@@ -36,6 +36,7 @@ class _Task:
 
     source: ModelConfig
     depth: int
+    vocab_size: int
     dtype: str
     device: str
     contexts: int
@@ -52,7 +53,17 @@ def measure_model(work: Work, source: ModelConfig, workers: int, device: str) ->
     experiment = work.experiment
     threads = experiment.collect.threads or max(1, len(os.sched_getaffinity(0)) // workers)
     contexts = experiment.collect.forward_batch
-    task = _Task(source, depth, experiment.model_dtype, device, contexts, experiment.context, threads, seconds=_SECONDS)
+    task = _Task(
+        source=source,
+        depth=depth,
+        vocab_size=work.shape.vocab_size,
+        dtype=experiment.model_dtype,
+        device=device,
+        contexts=contexts,
+        context=experiment.context,
+        threads=threads,
+        seconds=_SECONDS,
+    )
     speed = sum(_in_processes(_run, task, workers))
     return MeasuredModel(
         key=model_key(work.shape, experiment),
@@ -108,7 +119,7 @@ def _run(task: _Task, barrier: Any) -> float:
 
     torch.set_num_threads(task.threads)
     engine = ResidentEngine(_random_model(task), [task.depth - 1], task.depth)
-    ids = np.random.default_rng(0).integers(0, 1000, (task.contexts, task.context)).astype(np.uint32)
+    ids = np.random.default_rng(0).integers(0, task.vocab_size, (task.contexts, task.context)).astype(np.uint32)
     engine.forward(ids)
     barrier.wait(_READY_SECONDS)
     began, passes = time.perf_counter(), 0

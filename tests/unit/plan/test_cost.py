@@ -54,7 +54,7 @@ def test_a_price_file_of_ones_own(tmp_path):
     path = tmp_path / "prices.yaml"
     path.write_text(yaml.safe_dump(values))
     assert load_prices(path).node("mine").dollars_per_hour == 8
-    with pytest.raises(ConfigError, match="No GPU is called 'h100' .* Give --gpu one of: mine"):
+    with pytest.raises(ConfigError, match=r"No GPU is called 'h100' .* Give --gpu one of: mine"):
         load_prices(path).node("h100")
     values["nodes"] *= 2
     path.write_text(yaml.safe_dump(values))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from kubesae.experiment import Sae
@@ -54,7 +56,7 @@ def test_every_architecture_at_every_width():
     ]
     for architecture in ARCHITECTURES:
         rising = [training for training in widths if training.architecture == architecture]
-        for smaller, larger in zip(rising, rising[1:], strict=False):
+        for smaller, larger in pairwise(rising):
             assert larger.parameters > smaller.parameters
             assert larger.memory.needed > smaller.memory.needed
             assert larger.dense_seconds > smaller.dense_seconds

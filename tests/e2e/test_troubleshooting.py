@@ -235,6 +235,17 @@ def stopped(machine):
     return first + printed
 
 
+def planned_too_large(machine):
+    model = {"model": "moonshotai/Kimi-K2-Thinking", "layers": [45]}
+    return machine.run("plan", machine.file(**model), "--gpu", "l40s")
+
+
+def planned_unknown(machine):
+    (machine.folder / "model").mkdir()
+    (machine.folder / "model" / "config.json").write_text('{"model_type": "new"}')
+    return machine.run("plan", machine.file(model="model"))
+
+
 def in_the_way(machine):
     (machine.folder / "file").touch()
     return machine.run("prepare", machine.file(data=str(machine.folder / "file" / "below")))
@@ -317,6 +328,11 @@ OTHERS = {
         "prepare", m.file(tokens=10_000_000)
     ),
     "Layer <n> is out of range: <model> has layers 0 to <n>.": lambda m: m.run("prepare", m.file(layers=[99])),
+    "It cannot be run as it is: <reason>": planned_too_large,
+    "transformers does not know the architecture <name> of <model>.": planned_unknown,
+    "Cannot read the calibration <path>: <reason>": lambda m: m.run(
+        "plan", m.file(), "--gpu", "here", "--calibration", "calibration.json"
+    ),
     "The data at <prefix> belongs to another experiment; nothing was touched. It differs in": lambda m: collected_then(
         m, ["collect", "--all"], layers=[2]
     ),

@@ -54,39 +54,44 @@ def calibrate(
     import torch  # noqa: PLC0415 - seconds to import
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tflops = matmul_tflops(device)
-    say(f"bfloat16 products: {tflops:,.2f} TFLOP/s")
-    bandwidth = memory_gb_s(device)
-    say(f"memory: {bandwidth:,.1f} GB/s")
-    to_gpu = host_to_gpu_gb_s() if device == "cuda" else bandwidth
-    disk = disk_gb_s(folder)
-    say(f"disk, not cached: {disk:,.2f} GB/s")
-    store = None if work is None else store_gb_s(work.experiment.data)
-    if store is not None:
-        say(f"store: {store[0]:,.2f} GB/s up, {store[1]:,.2f} GB/s down")
-    startup = measure_startup(workers)
-    say(f"start of a worker: {startup:.1f} s")
-    model = None if work is None or source is None else measure_model(work, source, workers, device)
-    if model is not None:
-        say(f"{model.name}: {model.tokens_per_second:,.0f} tokens/s through {model.layers} layers")
-    elif work is not None:
-        say("model: one layer takes too much of this machine's memory to be run")
+    found: dict[str, Any] = _rates(device, folder, say)
+    if work is not None:
+        up, down = store_gb_s(work.experiment.data)
+        say(f"store: {up:,.2f} GB/s up, {down:,.2f} GB/s down")
+        found |= {"upload_gb_s": up, "download_gb_s": down}
+    found["startup_seconds"] = measure_startup(workers)
+    say(f"start of a worker: {found['startup_seconds']:.1f} s")
+    if work is not None and source is not None:
+        model = found["model"] = measure_model(work, source, workers, device)
+        if model is None:
+            say("no model: one layer takes too much of this machine's memory to be run")
+        else:
+            say(f"{model.name}: {model.tokens_per_second:,.0f} tokens/s through {model.layers} layers")
     return Calibration(
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
         device=_device_name(device),
         gpus=max(1, torch.cuda.device_count()),
         memory_gb=(torch.cuda.get_device_properties(0).total_memory if device == "cuda" else memory()[0]) / GB,
         host_memory_gb=memory()[0] / GB,
-        matmul_tflops=tflops,
-        memory_gb_s=bandwidth,
-        host_to_gpu_gb_s=to_gpu,
         disk_gb=shutil.disk_usage(folder).free / GB,
-        disk_gb_s=disk,
-        startup_seconds=startup,
-        upload_gb_s=None if store is None else store[0],
-        download_gb_s=None if store is None else store[1],
-        model=model,
+        **found,
     )
+
+
+def _rates(device: str, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """Return how fast the machine multiplies, copies and reads."""
+    tflops = matmul_tflops(device)
+    say(f"bfloat16 products: {tflops:,.2f} TFLOP/s")
+    bandwidth = memory_gb_s(device)
+    say(f"memory: {bandwidth:,.1f} GB/s")
+    disk = disk_gb_s(folder)
+    say(f"disk, not cached: {disk:,.2f} GB/s")
+    return {
+        "matmul_tflops": tflops,
+        "memory_gb_s": bandwidth,
+        "host_to_gpu_gb_s": host_to_gpu_gb_s() if device == "cuda" else bandwidth,
+        "disk_gb_s": disk,
+    }
 
 
 def repeated(run: Callable[[], object], seconds: float = _SECONDS) -> float:

@@ -75,18 +75,23 @@ def plan_work(
 
     """
     found = calibrated(work, prices, assumptions, gpu, calibration)
-    wanted = gpus or min(DEFAULT_GPUS, found.node.gpus)
-    choice = Choice(found.node, wanted, engine, found.assumptions, found.model_flops)
-    main = scenario(work, choice)
+    choice = Choice(
+        found.node, gpus or min(DEFAULT_GPUS, found.node.gpus), engine, found.assumptions, found.model_flops
+    )
+    report = _report(work, choice, prices, tuple(_offers(work, choice, prices, assumptions)))
+    return report.model_copy(update={"calibrated": found.words})
+
+
+def _report(work: Work, choice: Choice, prices: Prices, offers: tuple[Offer, ...]) -> Report:
+    """Return the plan of a choice; `offers` are what others would come to."""
+    main, experiment = scenario(work, choice), work.experiment
     data = stored(work, main.collection.tokens_per_second)
     own = own_trainings(work, choice.node, choice.assumptions)
-    seconds = cost.training_seconds(own, work.experiment.sae)
     bill = (
         main.cost,
-        cost.training(seconds, choice.node, choice.assumptions),
-        *(cost.storing(data, prices.store, choice.assumptions) if work.experiment.data.startswith("s3://") else ()),
+        cost.training(cost.training_seconds(own, experiment.sae), choice.node, choice.assumptions),
+        *(cost.storing(data, prices.store, choice.assumptions) if experiment.data.startswith("s3://") else ()),
     )
-    experiment = work.experiment
     return Report(
         name=experiment.name,
         tokens=experiment.tokens,
@@ -94,8 +99,8 @@ def plan_work(
         context=experiment.context,
         gpu=choice.node.gpu,
         instance=choice.node.instance,
-        gpus_per_slot=wanted,
-        calibrated=found.words,
+        gpus_per_slot=choice.gpus,
+        calibrated=None,
         model=model_report(work),
         engines=main.engines,
         streaming=main.streaming,
@@ -107,11 +112,8 @@ def plan_work(
         costs=bill,
         on_demand=sum(line.on_demand for line in bill if line.counted),
         spot=sum(line.spot for line in bill if line.counted),
-        offers=tuple(_offers(work, choice, prices, assumptions)),
-        problems=(
-            *problems(work, choice, main, prices.nodes),
-            *training_problems(work, choice, own),
-        ),
+        offers=offers,
+        problems=(*problems(work, choice, main, prices.nodes), *training_problems(work, choice, own)),
         warnings=warnings(work, choice, main, data, own, bill),
         assumptions=choice.assumptions,
         prices_as_of=prices.as_of,

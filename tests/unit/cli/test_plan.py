@@ -21,6 +21,11 @@ BASE = {
 }
 
 
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+
+
 @pytest.fixture
 def file(tmp_path):
     """Give a function that writes an experiment file with changes and returns its path."""
@@ -75,7 +80,7 @@ def test_what_cannot_run_ends_with_2_and_says_what_would(run, file):
     code, out, _ = run("plan", file(model="moonshotai/Kimi-K2-Thinking", layers=[45]), "--gpu", "l40s")
     assert code == 2
     assert "It cannot be run as it is: neither engine fits" in out
-    assert "  ✗ streamed: a GPU would need 61.7 GB (34.1 GB of it one layer in bfloat16) and has 48.0\n" in out
+    assert "  ✗ streamed: a GPU would need 58.7 GB (34.1 GB of it one layer in bfloat16) and has 48.0\n" in out
     assert "    → --gpu a100-80gb: 2 x A100 SXM 80 GB a slot\n" in out
 
 

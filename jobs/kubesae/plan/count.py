@@ -6,6 +6,7 @@ One mechanism for all architectures: what counts is the module that a tensor lie
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ ALIASES = {"kimi_k2": "deepseek_v3"}
 
 _ITEMSIZE = {"bfloat16": 2, "float16": 2, "float32": 4}
 _TOP_K = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts", "moe_top_k")
+_EXPERTS = ("n_routed_experts", "num_local_experts", "num_experts", "moe_num_experts")
+_ONE_EXPERT = re.compile(r"experts\.\d+")
 # transformers keeps all experts of a layer in one tensor; a checkpoint has a matrix for each of these.
 _FUSED = {"gate_up_proj": ("gate_proj", "up_proj")}
 
@@ -128,7 +131,10 @@ class _Counter:
         self._model = model
         self._packing = packing
         self._itemsize = itemsize
-        self._top_k = next((int(getattr(text, name)) for name in _TOP_K if getattr(text, name, None)), 0)
+        self._top_k, self._experts_by_config = (
+            next((int(getattr(text, name)) for name in names if getattr(text, name, None)), 0)
+            for names in (_TOP_K, _EXPERTS)
+        )
         self.experts = self.active_experts = 0
 
     def run(self, layers: str, depth: int) -> tuple[tuple[Group, ...], list[tuple[Group, ...]], tuple[Group, ...]]:
@@ -160,23 +166,32 @@ class _Counter:
     def _group(self, kind: str, place: _Place) -> Group:
         shape = tuple(place.tensor.shape)
         parameters = math.prod(shape)
-        if kind == "experts" and len(shape) >= 2:
+        if kind == "experts" and not _ONE_EXPERT.search(place.module):
             return self._experts(place, shape)
         matrix = len(shape) == 2 and kind != "embeddings"
         # GPT-2's Conv1D holds its matrix the other way round: inputs first
         outputs = shape[-1] if place.type_name == "Conv1D" else shape[0]
         packed = place.linear and self._packing is not None and self._packing.packs(place.module)
         disk = self._packing.bytes_of(shape) if packed and self._packing else parameters * self._itemsize
+        # code outside transformers may have a module an expert: each of them meets its share of the tokens
+        share = self._active_share() if kind == "experts" else 1.0
+        active = round(parameters * share)
         return Group(
             kind,
             parameters,
-            parameters,
-            parameters if matrix else 0,
-            outputs if matrix else 0,
+            active,
+            active if matrix else 0,
+            round(outputs * share) if matrix else 0,
             disk,
             parameters if packed else 0,
             disk if packed else 0,
         )
+
+    def _active_share(self) -> float:
+        """Return the share of the experts that a token goes to, by the config."""
+        self.experts = self._experts_by_config or 1
+        self.active_experts = min(self.experts, self._top_k or self.experts)
+        return self.active_experts / self.experts
 
     def _experts(self, place: _Place, shape: tuple[int, ...]) -> Group:
         """Return the group of one tensor of all experts [experts, outputs, inputs], or of biases [experts, outputs]."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM
 
 from kubesae.errors import ConfigError
-from kubesae.plan.count import count
+from kubesae.plan.count import _Counter, count
 from kubesae.plan.known import ModelConfig, known_models
 from kubesae.plan.run import prediction_bytes
 from kubesae.plan.shape import by_kind, total
@@ -80,6 +82,23 @@ def test_each_tensor_has_its_kind():
     assert sparse["experts"].active * 384 == sparse["experts"].parameters * 8
     assert sparse["experts"].packed == sparse["experts"].parameters
     assert sparse["attention"].packed == sparse["shared experts"].packed == dense["mlp"].packed == 0
+
+
+def test_a_module_an_expert_counts_as_all_experts_in_one_tensor():
+    def built(mlp):
+        model = nn.Module()
+        model.layers = nn.ModuleList([nn.Module()])
+        model.layers[0].mlp = mlp
+        counter = _Counter(model, SimpleNamespace(num_experts_per_tok=2, num_experts=8), None, 2)
+        (groups,) = counter.run("layers", 1)[1]
+        assert (counter.experts, counter.active_experts) == (8, 2)
+        return groups
+
+    apart, fused = nn.Module(), nn.Module()
+    apart.experts = nn.ModuleList([nn.Linear(4, 12, bias=False) for _ in range(8)])
+    fused.experts = nn.Module()
+    fused.experts.up_proj = nn.Parameter(torch.zeros(8, 12, 4))
+    assert built(apart) == built(fused)
 
 
 @pytest.mark.parametrize(("name", "tied"), [("gpt2", True), ("gemma-2-9b", True), ("qwen3-32b", False)])

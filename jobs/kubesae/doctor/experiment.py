@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kubesae import limits
 from kubesae.corpus import LocalFiles, open_source, read_manifest
-from kubesae.doctor import limits
 from kubesae.doctor.check import failed, guarded, ok, warning
 from kubesae.doctor.libraries import gpu_memory
 from kubesae.doctor.machine import existing

@@ -7,7 +7,7 @@ import importlib.util
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from kubesae.doctor import limits
+from kubesae import limits
 from kubesae.doctor.check import Check, failed, ok, warning
 from kubesae.units import size
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kubesae.doctor import limits
+from kubesae import limits
 from kubesae.doctor.check import failed, ok, warning
 from kubesae.model.smollm2 import cache_folder
 from kubesae.units import size

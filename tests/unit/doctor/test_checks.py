@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kubesae.doctor import Check, examine, exit_code, libraries, limits, machine, storage
+from kubesae import limits
+from kubesae.doctor import Check, examine, exit_code, libraries, machine, storage
 from kubesae.doctor import experiment as about
 from kubesae.doctor.check import failed, guarded, ok, warning
 from kubesae.errors import ConfigError, StoreError

@@ -208,6 +208,17 @@ def _dots_gathered(code: Code, g_BD: Tensor, W_FD: Tensor) -> Tensor:
     return torch.cat([torch.linalg.vecdot(g_BD[rows], W_FD[features]) for rows, features in parts])
 
 
+def feature_sums(code: Code, features: int) -> Tensor:
+    """Return [features]: for each feature the sum of its values.
+
+    Off the CPU in an order that does not change: `index_add_` adds by atomics there.
+    """
+    if code.values_N.device.type == "cpu":
+        return code.values_N.new_zeros(features).index_add_(0, code.features_N, code.values_N)
+    ones_B1 = code.values_N.new_ones(len(code.offsets_B1) - 1, 1)
+    return ByFeature(code, features).sum(code.values_N, ones_B1).squeeze(1)
+
+
 class ByFeature:
     """The entries of a code sorted by feature: what gradients of a matrix row sum over."""
 

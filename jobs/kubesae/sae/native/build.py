@@ -32,7 +32,7 @@ _LEVELS = {
     "x86-64-v3": (("-march=x86-64-v3",), "avx2"),
     "aarch64": ((), "asimd"),
 }
-_OFF = "KUBESAE_NATIVE"
+OFF = "KUBESAE_NATIVE"
 
 
 class NoLibraryError(Exception):
@@ -60,8 +60,8 @@ def _loaded() -> tuple[ctypes.CDLL | None, str | None]:
 
 def _find() -> Path:
     """Return the file for this CPU, compiled now if need be."""
-    if os.environ.get(_OFF) == "0":
-        raise NoLibraryError(f"{_OFF}=0 asks for none")
+    if os.environ.get(OFF) == "0":
+        raise NoLibraryError(f"{OFF}=0 asks for none")
     level = _level()
     name = file_name(level)
     for folder in (_SOURCE.parent, _cache()):

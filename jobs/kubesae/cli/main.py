@@ -31,6 +31,7 @@ WORKER = "KUBESAE_EXIT_FOLDER"
 COMMANDS = {
     "doctor": "Look at everything a run will need: machine, libraries, store, model, corpora.",
     "fetch": "Bring a model to where programs load it from.",
+    "truncate": "Bring a model without its later layers to where programs load it from.",
     "prepare": "Tokenise and pack the corpora, once, before any model runs.",
     "pilot": "Collect the first tokens of shard 0 and verify every byte of them.",
     "collect": "Run the model and stream activations to the store.",

@@ -80,7 +80,7 @@ def resolve_model(experiment: Experiment, *, hashed: bool = True) -> ModelSource
         repository=None if local else experiment.model,
         revision=wanted,
     ):
-        config = _read_config(
+        config = read_config(
             folder if local else experiment.model, wanted, trust_remote_code=experiment.trust_remote_code
         )
     revision = "unknown"
@@ -96,7 +96,8 @@ def resolve_model(experiment: Experiment, *, hashed: bool = True) -> ModelSource
     return source
 
 
-def _read_config(path: Path | str, revision: str | None, *, trust_remote_code: bool) -> Any:
+def read_config(path: Path | str, revision: str | None, *, trust_remote_code: bool) -> Any:
+    """Return the transformers config of a folder or of the hub's model `path`."""
     from transformers import AutoConfig, PreTrainedConfig  # noqa: PLC0415 - seconds to import
 
     values, _ = PreTrainedConfig.get_config_dict(path, revision=revision)

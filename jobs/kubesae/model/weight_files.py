@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 INDEX = "model.safetensors.index.json"
 WHOLE = "model.safetensors"
 _READ = 8 << 20
-_LENGTH = 8  # bytes of the length of a file's header
+HEADER_LENGTH = 8  # bytes of the length of a file's header
 
 
 class WeightFiles:
@@ -90,8 +90,8 @@ class WeightFiles:
         """Return where a file's tensors begin, and its header."""
         if file not in self._headers:
             with (self._folder / file).open("rb") as opened:
-                length = int.from_bytes(opened.read(_LENGTH), "little")
-                self._headers[file] = _LENGTH + length, json.loads(opened.read(length))
+                length = int.from_bytes(opened.read(HEADER_LENGTH), "little")
+                self._headers[file] = HEADER_LENGTH + length, json.loads(opened.read(length))
         return self._headers[file]
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from kubesae.sae.gpu import prebuilt
 from kubesae.sae.native.build import OFF
 
 if TYPE_CHECKING:
@@ -69,8 +70,10 @@ def _reason(index: int) -> str | None:
 def _tried(device: torch.device) -> str | None:
     """Run one kernel, and return what is wrong with it.
 
-    Triton compiles a small C file of its own before the first kernel, so a machine without a C compiler ends here.
+    Triton compiles a small C file of its own before the first kernel, so a machine without a C compiler ends here,
+    unless it is a Pod whose image has that file compiled.
     """
+    prebuilt.take()
     launches = importlib.import_module("kubesae.sae.gpu.launches")
     offsets_S1, rows_N = torch.tensor([0, 2], device=device), torch.tensor([1, 0], device=device)
     weights_N, x_RD = torch.tensor([2.0, 1.0], device=device), torch.tensor([[1.0], [3.0]], device=device)

@@ -46,8 +46,16 @@ def memory(root: Path = ROOT) -> tuple[int, int]:
     limit = memory_limit(root)
     if limit is None or limit >= total:
         return total, available
-    used = [int(text) for folder in _folders(root, "memory") if (text := _read(folder / "memory.current")).isdigit()]
-    return limit, min(available, limit - used[0] if used else limit)
+    return limit, min(available, limit - _used(root))
+
+
+def _used(root: Path) -> int:
+    """Bytes that the control group uses and could not give back: pages of files that nobody reads are not counted."""
+    for folder in _folders(root, "memory"):
+        if (text := _read(folder / "memory.current")).isdigit():
+            lines = (line.partition(" ") for line in _read(folder / "memory.stat").splitlines())
+            return int(text) - sum(int(number) for name, _, number in lines if name == "inactive_file")
+    return 0
 
 
 def cpu_flags(root: Path = ROOT) -> frozenset[str]:

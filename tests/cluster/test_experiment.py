@@ -101,6 +101,14 @@ def test_the_bucket_holds_what_verify_and_an_unmodified_client_expect(
     assert any(item["Key"].endswith("interpret.json") for item in features)
 
 
+def test_training_had_the_kernels_of_the_image(complete: Release, kube: Kube, bucket: str) -> None:
+    s3 = s3_client(kube)
+    found = [item["Key"] for item in s3.list_objects_v2(Bucket=bucket, Prefix="demo/sae/")["Contents"]]
+    key = next(key for key in found if key.endswith("/metadata.json"))
+    metadata = json.load(s3.get_object(Bucket=bucket, Key=key)["Body"])
+    assert metadata["numerics"]["kernels"] == "native"
+
+
 def test_the_log_of_a_shard_is_for_people(complete: Release, kube: Kube) -> None:
     pod = complete.pods("collect")[0]["metadata"]["name"]
     log = kube.logs(pod, namespace=complete.namespace)

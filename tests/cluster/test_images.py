@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import platform
 import re
 import shutil
 import tarfile
@@ -33,6 +34,10 @@ NAMES = {"jobs": JOBS, "operator": OPERATOR}
 LOCKS = {"jobs": "batch", "operator": "operator"}
 ENTRYPOINTS = {"jobs": ["kubesae"], "operator": ["python", "-m", "kubesae_operator"]}
 LEFT_OUT = {"jobs": {"triton"}, "operator": {"numpy", "rich", "pygments", "markdown-it-py", "mdurl"}}
+LOADS_MOST = """import torch, transformers, datasets, pyarrow
+from kubesae.sae.backend import backend_name
+print("kernels:", backend_name(torch.device("cpu")))"""
+SAE = "opt/kubesae/app/kubesae/sae"
 COMPILERS = {"as", "c++", "cc", "clang", "g++", "gcc", "go", "ld", "make", "nvcc", "ptxas", "rustc", "tcc"}
 both = pytest.mark.parametrize("image", NAMES)
 
@@ -71,7 +76,7 @@ def entries_above_the_base(layers):
 def test_a_restricted_pod_with_a_read_only_root_runs_it(image, images, kube: Kube, namespace: str):
     """With the image's own user, and for the jobs the one folder to write to that the chart mounts."""
     says_version = {"jobs": "kubesae --version", "operator": "python -m kubesae_operator --help"}[image]
-    loads_most = {"jobs": "import torch, transformers, datasets, pyarrow", "operator": "import kubernetes, s3fs"}[image]
+    loads_most = {"jobs": LOADS_MOST, "operator": "import kubernetes, s3fs"}[image]
     command = f"id -u; {says_version}; python -c '{loads_most}' && echo loaded; touch /opt/kubesae/file /usr/file /file"
     refused = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
     container = {"name": "main", "image": NAMES[image], "command": ["sh", "-c", command], "securityContext": refused}
@@ -91,6 +96,7 @@ def test_a_restricted_pod_with_a_read_only_root_runs_it(image, images, kube: Kub
     assert {"jobs": f"kubesae, version {kubesae.__version__}", "operator": "usage: "}[image] in said
     assert "loaded" in said
     assert said.count("Read-only file system") == 3
+    assert ("kernels: native\n" in said) == (image == "jobs")
 
 
 @both
@@ -134,6 +140,16 @@ def test_it_has_neither_compilers_nor_an_installer(image, layers):
     }
     assert "python3" in programs
     assert programs.keys() & (COMPILERS | {"pip", "pip3", "uv"}) == set()
+
+
+def test_it_has_kernels_of_its_source_for_every_kind_of_cpu(builder):
+    from kubesae.sae.native import build  # loads torch
+
+    levels = {level for level in build._LEVELS if level.startswith("x86") == (platform.machine() == "x86_64")}
+    with builder.mounted(JOBS) as root:
+        there = {path.name for path in (root / SAE / "native").glob("*.so")}
+        assert (root / SAE / "native/kernels.cpp").read_bytes() == build._SOURCE.read_bytes()
+    assert there == set(map(build.file_name, levels))
 
 
 @both
@@ -227,12 +243,18 @@ class TestVariants:
     """The Dockerfile of the jobs with small distributions under the names of large ones, from an index made here."""
 
     LIST = ("click", "cuda-toolkit", "nvidia-cublas", "nvidia-cudnn-cu13", "torch", "triton")
+    DRIVER = "#include <Python.h>\n#include <cuda.h>\nPyMODINIT_FUNC PyInit_cuda_utils(void) { return NULL; }\n"
 
     @pytest.fixture
     def build(self, builder, tmp_path: Path):
-        """Give a function that builds a variant, and returns the versions of what is installed in it."""
+        """Give a function that builds a variant, and returns the versions of what is installed in it.
+
+        Its `compiled` is then what was compiled for triton.
+        """
         locked, cpu = tmp_path / "index/locked", tmp_path / "index/cpu"
-        wheels = [write_wheel(locked, name, "1.0") for name in self.LIST]
+        driver = {"driver.c": self.DRIVER, "include/cuda.h": ""}
+        driver = {f"triton/backends/nvidia/{name}": text for name, text in driver.items()}
+        wheels = [write_wheel(locked, name, "1.0", **(driver if name == "triton" else {})) for name in self.LIST]
         write_wheel(cpu, "torch", "1.0+cpu")
         context = copy_of_context(tmp_path / "context")
         lines = [
@@ -248,6 +270,8 @@ class TestVariants:
             builder.build(name, "jobs", context=context, arguments=arguments, pip=pip)
             try:
                 with builder.mounted(name) as root:
+                    call.compiled = [path.name for path in (root / SAE / "gpu").glob("*.so")]
+                    assert not (root / "usr/bin/gcc").exists()
                     return distributions_in(root)
             finally:
                 builder.remove(name)
@@ -258,11 +282,14 @@ class TestVariants:
 
     def test_cuda_is_the_default_and_has_all(self, build):
         assert build() == dict.fromkeys(self.LIST, "1.0")
+        (name,) = build.compiled
+        assert re.fullmatch(f"cuda_utils-{sha256(self.DRIVER.encode()).hexdigest()[:16]}[.]cpython-3.*[.]so", name)
 
     @pytest.mark.slow
     def test_cpu_leaves_out_the_compiler_of_kernels_alone(self, build):
         """TORCH_INDEX is not set: PyPI's torch does not load without the CUDA libraries."""
         assert build(VARIANT="cpu") == dict.fromkeys(set(self.LIST) - {"triton"}, "1.0")
+        assert build.compiled == []
 
     @pytest.mark.slow
     def test_cpu_with_an_index_of_cpu_builds_has_no_cuda_library(self, build):
@@ -280,7 +307,7 @@ class TestVariants:
             build(**arguments)
 
     def test_a_distribution_that_is_not_the_locked_one_ends_the_build(self, build):
-        write_wheel(build.locked, "click", "1.0", content="other = True\n")
+        write_wheel(build.locked, "click", "1.0", **{"click.py": "other = True\n"})
         with pytest.raises(ClusterError, match="THESE PACKAGES DO NOT MATCH THE HASHES"):
             build(VARIANT="cpu")
 
@@ -316,16 +343,17 @@ def copy_of_context(folder: Path):
     return folder
 
 
-def write_wheel(index: Path, name, version, content=""):
-    """Write a distribution with one empty module where an index would have it."""
+def write_wheel(index: Path, name, version, **more):
+    """Write a distribution with one empty module, and more files, where an index would have it."""
     file_name = name.replace("-", "_")
     path = index / name / f"{file_name}-{version}-py3-none-any.whl"
     path.parent.mkdir(parents=True, exist_ok=True)
     about = f"{file_name}-{version}.dist-info"
     files = {
-        f"{file_name}.py": content,
+        f"{file_name}.py": "",
         f"{about}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
         f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        **more,
     }
     with zipfile.ZipFile(path, "w") as wheel:
         for member, text in files.items():

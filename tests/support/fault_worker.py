@@ -36,6 +36,7 @@ import kubesae.collect.capture
 import kubesae.collect.publish
 import kubesae.prepare
 import kubesae.train
+import kubesae.train.passes
 from kubesae.cli.main import main
 from kubesae.corpus import Tokenizer
 from kubesae.model.resident import ResidentEngine
@@ -137,8 +138,9 @@ def run(task: Task) -> None:
 
 
 def _hurry() -> None:
-    """Make checkpoints come at every step, and renewed credentials be looked for often."""
+    """Make checkpoints come at every step, whatever is being written, and renewed credentials be looked for often."""
     kubesae.train.Limits = functools.partial(kubesae.train.Limits, interval=0.0)  # type: ignore[assignment, misc]
+    kubesae.train.passes.Background.busy = False  # type: ignore[assignment, method-assign]
     s3_connection.REFRESH_INTERVAL = 0.5
 
 

@@ -46,6 +46,18 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen": ("Qwen3ForCausalLM", {"num_key_value_heads": 2, "head_dim": 8}),
     "mixtral": ("MixtralForCausalLM", _EXPERTS),
     "deepseek-v3": ("DeepseekV3ForCausalLM", _DEEPSEEK),
+    "qwen-moe": (
+        "Qwen3MoeForCausalLM",
+        {
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+        },
+    ),
+    "gemma": ("Gemma2ForCausalLM", {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 8}),
+    "gpt2": ("GPT2LMHeadModel", {"n_positions": 128}),
     "bert": ("BertModel", {}),
 }
 

@@ -47,7 +47,8 @@ def test_the_lowest_limit_on_the_way_up_counts(machine: Callable[..., Path]) -> 
             "sys/fs/cgroup/memory.max": "max",
             "sys/fs/cgroup/pods/memory.max": "4000000000",
             "sys/fs/cgroup/pods/one/memory.max": "8000000000",
-            "sys/fs/cgroup/pods/one/memory.current": "1000000000",
+            "sys/fs/cgroup/pods/one/memory.current": "1500000000",
+            "sys/fs/cgroup/pods/one/memory.stat": "anon 900000000\ninactive_file 500000000\nactive_file 100000000",
             "sys/fs/cgroup/pods/cpu.max": "150000 100000",
             "sys/fs/cgroup/pods/one/cpu.max": "max 100000",
         }

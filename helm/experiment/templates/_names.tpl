@@ -74,6 +74,17 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if and $fetch.enabled $fetch.source (or (eq .Values.modelCache.type "persistentVolumeClaim") $fetch.mirror) }}true{{ end -}}
 {{- end }}
 
+{{/* The arguments that bring the model from .from to .to, as JSON; only what the layers need, where that is wanted. */}}
+{{- define "kubesae.fetchArgs" -}}
+{{- $fetch := .root.Values.phases.fetch -}}
+{{- $args := list "fetch" "--from" .from "--to" .to -}}
+{{- if and $fetch.truncate (eq .from $fetch.source) -}}
+{{- $args = list "truncate" "--from" .from "--to" .to "--layers" (last .root.Values.experiment.layers | int | toString) -}}
+{{- if $fetch.withHead }}{{ $args = append $args "--with-head" }}{{ end -}}
+{{- end -}}
+{{ toJson $args }}
+{{- end }}
+
 {{/* Where each Pod fetches the model from before it starts; empty: it does not. */}}
 {{- define "kubesae.podFetch" -}}
 {{- $fetch := .Values.phases.fetch -}}

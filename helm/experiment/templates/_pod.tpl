@@ -23,7 +23,7 @@ spec:
   initContainers:
     - name: fetch
       {{- include "kubesae.container" (dict "root" $root "settings" $settings "phase" "fetch" "resources" $root.Values.phases.fetch.resources "model" true
-            "args" (list "fetch" "--from" . "--to" $root.Values.experiment.model)) | nindent 6 }}
+            "args" (include "kubesae.fetchArgs" (dict "root" $root "from" . "to" $root.Values.experiment.model) | fromJsonArray)) | nindent 6 }}
   {{- end }}
   containers:
     - name: {{ .container }}

@@ -32,6 +32,7 @@ COMMANDS = {
     "doctor": "Look at everything a run will need: machine, libraries, store, model, corpora.",
     "plan": "Say whether it fits, how long it takes and what it costs, from configs alone.",
     "fetch": "Bring a model to where programs load it from.",
+    "truncate": "Bring a model without its later layers to where programs load it from.",
     "prepare": "Tokenise and pack the corpora, once, before any model runs.",
     "pilot": "Collect the first tokens of shard 0 and verify every byte of them.",
     "collect": "Run the model and stream activations to the store.",

@@ -1,8 +1,8 @@
-"""Capture one part: forward passes planned by the part alone, activations copied straight to their place in the tar.
+"""Capture parts: forward passes planned by each part alone, activations copied straight to their place in the tar.
 
 bf16 results depend on how contexts are batched, so the batches are a pure function of the part and the forward batch:
 contexts in order, `forward_batch` at a time, and the cut context, if there is one, alone at its own length. When memory
-runs out the whole part is done again at half the batch; leftovers are never re-batched.
+runs out all parts at hand are done again at half the batch; leftovers are never re-batched.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ import torch
 
 from kubesae.errors import KubesaeError
 from kubesae.memory import is_out_of_memory
+from kubesae.model.inputs import Batch
 from kubesae.shards import PartTar, codec, position_flags
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from kubesae.corpus import ShardTokens, TokensManifest
     from kubesae.experiment import DataIdentity
     from kubesae.ledger import Part, Plan
@@ -33,10 +36,8 @@ class Engine(Protocol):
     def device_name(self) -> str:
         """Name of the device, for the numerics record."""
 
-    def forward(
-        self, ids_BT: npt.NDArray[np.uint32], documents_BT: npt.NDArray[np.int64] | None = None
-    ) -> dict[int, torch.Tensor]:
-        """Return each captured layer's output, [B, T, D]."""
+    def run(self, batches: Sequence[Batch]) -> Iterator[tuple[int, int, torch.Tensor]]:
+        """Yield number of the batch, layer and output [B, T, D], of each batch and captured layer, in any order."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ class Capturer:
         self._tokens = tokens
         self.forward_batch = forward_batch
 
-    def capture(self, part: Part) -> Captured:
-        """Run the model over the part.
+    def capture(self, parts: Sequence[Part]) -> list[Captured]:
+        """Run the model over parts, all in memory at once.
 
         Raises:
             KubesaeError: memory runs out even for one context at a time.
@@ -97,7 +98,7 @@ class Capturer:
         """
         while True:
             try:
-                return self._capture(part)
+                return self._capture(parts)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -110,14 +111,23 @@ class Capturer:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
-    def _capture(self, part: Part) -> Captured:
+    def _capture(self, parts: Sequence[Part]) -> list[Captured]:
+        tars = {part: self._tars(part) for part in parts}
+        context = self._plan.context
+        pieces = [(part, *piece) for part in parts for piece in batches(part, context, self.forward_batch)]
+        runs = self._engine.run([self._batch(*piece) for piece in pieces])
+        for number, layer, output_BTD in runs:
+            part, first, _, length = pieces[number]
+            self._copy(output_BTD, tars[part][layer], first, length)
+        return [self._captured(part, tars[part]) for part in parts]
+
+    def _batch(self, part: Part, first: int, contexts: int, length: int) -> Batch:
+        start = part.start + first
+        ids_BT = self._tokens.ids[start : start + contexts * length].reshape(contexts, length)
+        return Batch(ids_BT, self._documents(start, contexts, length))
+
+    def _captured(self, part: Part, tars: dict[int, PartTar]) -> Captured:
         ids = self._tokens.ids[part.start : part.start + part.rows]
-        tars = self._tars(part)
-        for first, contexts, length in batches(part, self._plan.context, self.forward_batch):
-            ids_BT = ids[first : first + contexts * length].reshape(contexts, length)
-            outputs = self._engine.forward(ids_BT, self._documents(part.start + first, contexts, length))
-            for layer, tar in tars.items():
-                self._copy(outputs[layer], tar, first, length)
         positions = np.arange(part.rows) % self._plan.context
         return Captured(part, tars, ids, position_flags(ids, positions, self._special), self.forward_batch)
 

@@ -14,10 +14,15 @@ if TYPE_CHECKING:
 
 
 def load_engine(experiment: Experiment, source: ModelSource) -> Engine:
-    """Load the experiment's model as deep as its layers need."""
-    from kubesae.model.resident import ResidentEngine  # noqa: PLC0415 - imports torch
+    """Load the experiment's model as deep as its layers need, or what it has besides its layers."""
+    wanted = source, experiment.layers, experiment.model_dtype, experiment.collect.device
+    if experiment.collect.engine == "streamed":
+        from kubesae.model.streamed import StreamedEngine  # noqa: PLC0415 - imports torch
 
-    return ResidentEngine.load(source, experiment.layers, experiment.model_dtype, experiment.collect.device)
+        return StreamedEngine.load(*wanted)
+    from kubesae.model.resident import ResidentEngine  # noqa: PLC0415
+
+    return ResidentEngine.load(*wanted)
 
 
 def numerics(engine: Engine, forward_batch: int, threads: int) -> Numerics:

@@ -286,7 +286,7 @@ class _Collector:
         tokens = self._tokens[1]
         threads = set_threads(entry.threads)
         capturer = Capturer(self._engine, self._identity, self._plan, manifest, tokens, entry.forward_batch)
-        captured = capturer.capture(self._plan.part(suspect.shard, suspect.part))
+        (captured,) = capturer.capture([self._plan.part(suspect.shard, suspect.part)])
         if captured.forward_batch != entry.forward_batch and suspect.place not in self._new:
             raise KubesaeError(
                 f"{suspect.name}: memory ran out at its forward batch of {entry.forward_batch} contexts, which its "

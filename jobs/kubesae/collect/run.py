@@ -16,7 +16,7 @@ from kubesae.corpus import read_shard_tokens
 from kubesae.ledger import Plan, committed_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from kubesae.collect.capture import Engine
     from kubesae.collect.events import Events
@@ -117,11 +117,11 @@ class _Worker:
             self._events.loaded(shard)
         return self._engine
 
-    def _run(self, shard: int, missing: Iterable[int], engine: Engine) -> None:
+    def _run(self, shard: int, missing: Sequence[int], engine: Engine) -> None:
         from kubesae.collect.capture import Capturer  # noqa: PLC0415 - imports torch
         from kubesae.collect.publish import Publisher  # noqa: PLC0415
 
-        tokens = read_shard_tokens(self._store, self._manifest, shard)
+        tokens, together = read_shard_tokens(self._store, self._manifest, shard), self._parts_together()
         capturer = Capturer(
             engine,
             self._identity,
@@ -135,18 +135,27 @@ class _Worker:
             self._identity,
             lambda batch: numerics(engine, batch, self._threads),
             self._committed,
-            self._experiment.collect.queue,
+            max(self._experiment.collect.queue, together),
         )
         try:
-            for index in missing:
-                publisher.publish(capturer.capture(self._plan.part(shard, index)))
-                self._events.waiting(publisher.waiting)
+            for first in range(0, len(missing), together):
+                parts = [self._plan.part(shard, index) for index in missing[first : first + together]]
+                for captured in capturer.capture(parts):
+                    publisher.publish(captured)
+                    self._events.waiting(publisher.waiting)
                 self._forward_batch = capturer.forward_batch  # what fitted once is where the next shard begins
             publisher.finish()
         except BaseException:
             publisher.stop()
             raise
         self._events.waiting(0)
+
+    def _parts_together(self) -> int:
+        """Parts that pass the model at once: those of a block where layers are streamed, else one."""
+        if self._experiment.collect.engine == "resident":
+            return 1
+        rows = self._plan.contexts_per_part * self._plan.context
+        return max(1, self._experiment.collect.block_tokens // rows)
 
     def _committed(self, record: Record) -> None:
         self._events.stored(record)

@@ -67,10 +67,11 @@ def torch_works() -> Iterator[Check]:
 
 
 def kernels() -> Iterator[Check]:
-    """Check that the compiled part of training is there, which is for CPUs."""
-    if _torch() is None:
+    """Check that the compiled part of training is there: for this CPU, and for the GPU where there is one."""
+    torch = _torch()
+    if torch is None:
         return
-    from kubesae.sae import native  # noqa: PLC0415 - needs torch
+    from kubesae.sae import gpu, native  # noqa: PLC0415 - needs torch
 
     reason = native.reason()
     if reason is None:
@@ -80,6 +81,17 @@ def kernels() -> Iterator[Check]:
             "Kernels",
             f"not compiled: {reason}",
             "On a CPU training takes about 1.5 times as long without them: install g++.",
+        )
+    if not torch.cuda.is_available():
+        return
+    reason = gpu.reason(torch.device("cuda"))
+    if reason is None:
+        yield ok("GPU kernels", f"triton {_version('triton')}")
+    else:
+        yield warning(
+            "GPU kernels",
+            f"none: {reason}",
+            "Training on GPUs takes torch's own operations without them. They need triton and a C compiler (gcc).",
         )
 
 

@@ -13,14 +13,13 @@ Legend: T tokens of a context, D d_model, V vocabulary. A batch is one context, 
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the customary name
 
+from kubesae import limits
 from kubesae.errors import ConfigError
 from kubesae.evaluate.report import CrossEntropy
 from kubesae.hub import loading
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 
 # Predictions compared at a time: two log-probabilities of all tokens in float32 for each.
 _PREDICTIONS = 256
-_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +97,7 @@ def _memory() -> int:
     """Bytes of memory: that of all GPUs, else the machine's or, in a container, what its limit allows."""
     if torch.cuda.is_available():
         return sum(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = _CONTAINER_LIMIT.read_text().strip() if _CONTAINER_LIMIT.exists() else "max"
-    return min(machine, int(limit)) if limit.isdigit() else machine
+    return limits.memory()[0]
 
 
 def measure(model: nn.Module, module: nn.Module, contexts: Sequence[Context], sae: Sae, mean_D: Tensor) -> CrossEntropy:

@@ -58,7 +58,16 @@ class Pilot(Section):
 class Collect(Section):
     """How activations are collected. None of it is identity; all of it is recorded with each part."""
 
-    engine: Literal["resident"] = Field("resident", description="resident: the truncated model fits the slot")
+    engine: Literal["resident", "streamed"] = Field(
+        "resident",
+        description="resident: the truncated model fits the slot; streamed: a layer does, and each is loaded once for "
+        "`block_tokens`",
+    )
+    block_tokens: Positive = Field(
+        65_536,
+        description="tokens, of whole parts, that pass a layer before the next one is loaded (streamed): their hidden "
+        "states are held in memory, and all of them are done again after an interruption",
+    )
     device: str = Field("auto", description="auto: all GPUs of the slot, else the CPU; or a torch device")
     forward_batch: Positive = Field(8, description="contexts in one forward pass; halved when memory runs out")
     threads: int | None = Field(None, ge=1, description="CPU threads of one worker (default: cores / workers)")

@@ -130,7 +130,7 @@ def _needed(source: Source, found: dict[str, FileNote], folder: Path) -> dict[st
         named = {_WHOLE}
     if missing := sorted(named - weights):
         raise ConfigError(f"{source.name} lacks {missing[0]}, which its {_INDEX} names. Give --from a whole model.")
-    return {name: file for name, file in files.items() if name not in weights - named}
+    return {name: file for name, file in files.items() if name not in weights - named - source.beside}
 
 
 def _checked(path: Path, expected: FileNote, what: str) -> FileNote:

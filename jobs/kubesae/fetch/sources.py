@@ -30,6 +30,8 @@ class Source(ABC):
     """revision that the user wants"""
     revision: str | None = None
     """commit, where it comes from the hub; known once its files are"""
+    beside: frozenset[str] = frozenset()
+    """weight files that no index names and that are wanted all the same"""
 
     @abstractmethod
     def files(self) -> dict[str, FileNote]:
@@ -38,6 +40,10 @@ class Source(ABC):
     @abstractmethod
     def get(self, name: str, folder: Path) -> Path:
         """Return a file on the local disk; one that is not there is brought to below `folder`."""
+
+    @abstractmethod
+    def read(self, name: str, start: int, stop: int) -> bytes:
+        """Return the bytes `[start, stop)` of a file, and ask for no others."""
 
 
 @dataclass
@@ -70,6 +76,10 @@ class StoreSource(Source):
         self.store.get_file(name, folder / name)
         return folder / name
 
+    def read(self, name: str, start: int, stop: int) -> bytes:
+        """See `Source.read`."""
+        return self.store.read(name, start, stop)
+
 
 @dataclass
 class HubSource(Source):
@@ -96,6 +106,14 @@ class HubSource(Source):
             from huggingface_hub import hf_hub_download  # noqa: PLC0415
 
             return Path(hf_hub_download(self.name, name, revision=self.revision, local_dir=folder))
+
+    def read(self, name: str, start: int, stop: int) -> bytes:
+        """See `Source.read`."""
+        with self._loading(name, None):
+            from huggingface_hub import HfFileSystem  # noqa: PLC0415
+
+            data: bytes = HfFileSystem().cat_file(f"{self.name}@{self.revision}/{name}", start=start, end=stop)
+            return data
 
     def _loading(self, what: str, repository: str | None) -> AbstractContextManager[None]:
         return loading(f"{what} of model {self.name!r}", MEND, repository=repository, revision=self.asked)

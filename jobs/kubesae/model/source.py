@@ -18,6 +18,9 @@ from kubesae.hub import MODEL_FILES, loading
 if TYPE_CHECKING:
     from kubesae.experiment import Experiment
 
+# Model types whose code comes with their repositories, and is that of one that transformers has.
+_SAME_AS = {"kimi_k2": "deepseek_v3"}
+
 
 @dataclass(frozen=True)
 class ModelSource:
@@ -68,8 +71,6 @@ def resolve_model(experiment: Experiment, *, hashed: bool = True) -> ModelSource
         ConfigError: there is no such model, or it has no such layer, or cannot hold such a context.
 
     """
-    from transformers import AutoConfig  # noqa: PLC0415 - seconds to import
-
     folder = Path(experiment.model).expanduser()
     local = folder.is_dir()
     wanted = None if local else experiment.model_revision
@@ -79,10 +80,8 @@ def resolve_model(experiment: Experiment, *, hashed: bool = True) -> ModelSource
         repository=None if local else experiment.model,
         revision=wanted,
     ):
-        config = AutoConfig.from_pretrained(
-            folder if local else experiment.model,
-            revision=wanted,
-            trust_remote_code=experiment.trust_remote_code,
+        config = read_config(
+            folder if local else experiment.model, wanted, trust_remote_code=experiment.trust_remote_code
         )
     revision = "unknown"
     if not local:
@@ -95,6 +94,18 @@ def resolve_model(experiment: Experiment, *, hashed: bool = True) -> ModelSource
     )
     _check(experiment, source)
     return source
+
+
+def read_config(path: Path | str, revision: str | None, *, trust_remote_code: bool) -> Any:
+    """Return the transformers config of a folder or of the hub's model `path`."""
+    from transformers import AutoConfig, PreTrainedConfig  # noqa: PLC0415 - seconds to import
+
+    values, _ = PreTrainedConfig.get_config_dict(path, revision=revision)
+    same = _SAME_AS.get(values.get("model_type", ""))
+    if same is None:
+        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    values = {name: value for name, value in values.items() if name != "auto_map"}
+    return AutoConfig.for_model(**values | {"model_type": same})
 
 
 def _hash_folder(folder: Path) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
-from kubesae.experiment.spec import Collect
 from kubesae.plan.memory import keeps_packed
 from kubesae.plan.prices import GB
 from kubesae.plan.scenario import scenario
@@ -65,8 +64,11 @@ def _speed(work: Work, choice: Choice, found: Scenario) -> Iterator[str]:
             f"The {choice.gpus} GPUs of a slot work one after the other, as fast as one. Where the model fits fewer, "
             "give slots fewer GPUs (--gpus-per-slot) and have more of them (num_shards): the same work costs less."
         )
-    if engine.name not in get_args(Collect.model_fields["engine"].annotation):
-        yield f"The {engine.name} engine is planned with, but this version of kubesae cannot run it yet."
+    if engine.name != work.experiment.collect.engine:
+        streaming = found.streaming if engine.name == "streamed" else None
+        block = "" if streaming is None else f" and collect.block_tokens: {streaming.block_tokens}"
+        written = work.experiment.collect.engine
+        yield f"The experiment says collect.engine: {written}. As planned it is {engine.name}{block}."
     if engine.name == "streamed" and choice.gpus > 1 and _one_holds_it(work, choice):
         yield (
             "One GPU holds the weights that are loaded: with --gpus-per-slot 1 and more shards the resident engine "

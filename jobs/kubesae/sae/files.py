@@ -24,6 +24,7 @@ from kubesae.experiment import canonical_json, parse_json_object, sha256_hex, va
 from kubesae.sae.config import SaeConfig
 from kubesae.sae.inference import Sae
 from kubesae.sae.normalise import fold, fold_threshold
+from kubesae.sae.packing import pack
 from kubesae.sae.threshold import in_use
 from kubesae.sae.weights import Weights
 from kubesae.store import open_store
@@ -78,7 +79,7 @@ def write_sae(
     tensors = dict(zip(Weights.names(), weights, strict=True)) | {"input_mean": normaliser.mean_D}
     if threshold_F is not None:
         tensors["threshold"] = threshold_F
-    data = safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
+    data, _ = pack(tensors)
     document = {
         "config": config.model_dump(mode="json"),
         "format": FORMAT,

@@ -5,7 +5,8 @@ B = rows of a batch, D = d_model, F = features, K = active features of a row, N 
 A code holds the active features of B rows in compressed-row form. Everything a step needs of it is a gather or a
 segmented sum: `decode` (rows of the decoder), `dots` (gradients of the values) and `ByFeature.sum` (gradients of both
 matrices). On two CPU cores these take 18 ms where four dense products take 230 ms (4,096 rows, d_model 576, 4,608
-features, 32 active). Each is written in torch, and on CPUs calls the C++ of `native` where that is to be had.
+features, 32 active). Each is written in torch, and calls compiled kernels where they are to be had (`backend`): C++ on
+CPUs, Triton on CUDA devices.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the customary name
 from torch import Tensor
 
-from kubesae.sae import native
+from kubesae.sae.backend import backend_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -148,8 +149,8 @@ class _Packing:
 
 def top_k_code(z_BF: Tensor, k: int) -> Code:
     """Return the k largest of each row after ReLU as a code with exactly k entries a row; ties as in `top_k`."""
-    if native.usable(z_BF, dtypes=_FLOATS):
-        features_BK, values_BK = native.largest(z_BF, k)
+    if (backend := backend_for(z_BF, dtypes=_FLOATS)) is not None:
+        features_BK, values_BK = backend.largest(z_BF, k)
     else:
         values_BK, features_BK = top_k(z_BF, k)
     offsets = torch.arange(0, values_BK.numel() + 1, k, device=z_BF.device)
@@ -159,19 +160,19 @@ def top_k_code(z_BF: Tensor, k: int) -> Code:
 
 def code_above(z_BF: Tensor, floor: float | Tensor, dtype: torch.dtype) -> Code:
     """Return the entries of `z_BF` above `floor`, one for all or [F], 0 or more, as a code with values in `dtype`."""
-    if not native.usable(z_BF, dtypes=_FLOATS):
+    if (backend := backend_for(z_BF, dtypes=_FLOATS)) is None:
         return Code.of(z_BF, z_BF > floor, dtype)
     if isinstance(floor, Tensor):
         code = code_above(z_BF, float(floor.min()), dtype)
         return code.where(code.values_N > floor[code.features_N])
-    offsets_B1, features_N, values_N = native.entries_above(z_BF, floor)
+    offsets_B1, features_N, values_N = backend.entries_above(z_BF, floor)
     return Code(offsets_B1, features_N, values_N.to(dtype))
 
 
 def decode(code: Code, W_FD: Tensor) -> Tensor:
     """Return [B, D]: for each row the sum of its features' rows of `W_FD`, weighted by the values."""
-    if native.usable(W_FD, code.values_N):
-        return native.segment_sums(code.offsets_B1, code.features_N, code.values_N, W_FD)
+    if (backend := backend_for(W_FD, code.values_N)) is not None:
+        return backend.segment_sums(code.offsets_B1, code.features_N, code.values_N, W_FD)
     return F.embedding_bag(
         code.features_N, W_FD, code.offsets_B1, mode="sum", per_sample_weights=code.values_N, include_last_offset=True
     )
@@ -179,8 +180,8 @@ def decode(code: Code, W_FD: Tensor) -> Tensor:
 
 def dots(code: Code, g_BD: Tensor, W_FD: Tensor) -> Tensor:
     """Return [N]: for each entry the product of its row of `g_BD` and its feature's row of `W_FD`."""
-    if native.usable(g_BD, W_FD):
-        return native.dots(code.offsets_B1, code.features_N, g_BD, W_FD)
+    if (backend := backend_for(g_BD, W_FD)) is not None:
+        return backend.dots(code.offsets_B1, code.features_N, g_BD, W_FD)
     if g_BD.device.type == "cpu":
         return _dots_sampled(code, g_BD, W_FD)
     return _dots_gathered(code, g_BD, W_FD)
@@ -207,13 +208,24 @@ def _dots_gathered(code: Code, g_BD: Tensor, W_FD: Tensor) -> Tensor:
     return torch.cat([torch.linalg.vecdot(g_BD[rows], W_FD[features]) for rows, features in parts])
 
 
+def feature_sums(code: Code, features: int) -> Tensor:
+    """Return [features]: for each feature the sum of its values.
+
+    Off the CPU in an order that does not change: `index_add_` adds by atomics there.
+    """
+    if code.values_N.device.type == "cpu":
+        return code.values_N.new_zeros(features).index_add_(0, code.features_N, code.values_N)
+    ones_B1 = code.values_N.new_ones(len(code.offsets_B1) - 1, 1)
+    return ByFeature(code, features).sum(code.values_N, ones_B1).squeeze(1)
+
+
 class ByFeature:
     """The entries of a code sorted by feature: what gradients of a matrix row sum over."""
 
     def __init__(self, code: Code, features: int) -> None:
         """Sort the entries of `code`, which has `features` columns."""
-        if native.usable(code.values_N):
-            self._offsets_F1, self._order_N, self._rows_N = native.by_feature(
+        if (backend := backend_for(code.values_N)) is not None:
+            self._offsets_F1, self._order_N, self._rows_N = backend.by_feature(
                 code.offsets_B1, code.features_N, features
             )
             return
@@ -225,8 +237,8 @@ class ByFeature:
     def sum(self, weights_N: Tensor, x_BD: Tensor) -> Tensor:
         """Return [F, D]: for each feature the sum of the rows of `x_BD` where it has an entry, weighted."""
         weights_N = weights_N[self._order_N]
-        if native.usable(x_BD, weights_N):
-            return native.segment_sums(self._offsets_F1, self._rows_N, weights_N, x_BD)
+        if (backend := backend_for(x_BD, weights_N)) is not None:
+            return backend.segment_sums(self._offsets_F1, self._rows_N, weights_N, x_BD)
         return F.embedding_bag(
             self._rows_N,
             x_BD,

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from kubesae.sae.gradients import b_dec_gradient, sparse_gradients
-from kubesae.sae.kernels import code_above, decode
+from kubesae.sae.kernels import code_above, decode, feature_sums
 from kubesae.sae.sliced import SPARSE_BELOW, Part, decoder_norms, sliced_step
 from kubesae.sae.weights import Weights
 
@@ -111,8 +111,7 @@ def _sparse(
     code = to_code(f_BF, x_centred_BD.dtype)
     e_BD = x_centred_BD - shard.sum(decode(code, weights.W_dec_FD))
     gradients = sparse_gradients(code, x_centred_BD, e_BD * scale, weights, shard, l1_F)
-    activation_F = torch.zeros_like(l1_F).index_add_(0, code.features_N, code.values_N)
-    return gradients, activation_F, shard.once(e_BD.square().sum())
+    return gradients, feature_sums(code, len(l1_F)), shard.once(e_BD.square().sum())
 
 
 def _dense(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.optim.adam import adam
 
-from kubesae.sae import native
+from kubesae.sae.backend import backend_for
 from kubesae.sae.gradients import no_gradients
 from kubesae.sae.shard import alone
 
@@ -100,8 +100,9 @@ class Adam:
     ) -> None:
         """Take the step of one tensor; `along_F` is that of rows which keep norm 1."""
         moment, square_moment = moments
-        if weight.dim() > 1 and native.usable(weight, gradient, *moments):
-            native.adam_step(
+        backend = backend_for(weight, gradient, *moments) if weight.dim() > 1 else None
+        if backend is not None:
+            backend.adam_step(
                 weight,
                 gradient,
                 moment,
@@ -145,7 +146,7 @@ def _squares(gradient: Tensor) -> Tensor:
 
 def _row_statistics(gradient_FD: Tensor, weight_FD: Tensor) -> tuple[Tensor, Tensor]:
     """Return |g_f|^2 and g_f . w_f of each row, both [F]."""
-    if native.usable(gradient_FD, weight_FD):
-        return native.row_statistics(gradient_FD, weight_FD)
+    if (backend := backend_for(gradient_FD, weight_FD)) is not None:
+        return backend.row_statistics(gradient_FD, weight_FD)
     along_F: Tensor = torch.linalg.vecdot(gradient_FD, weight_FD)
     return _squares(gradient_FD), along_F

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kubesae.sae import matmul_dtype, native
+from kubesae.sae import matmul_dtype
+from kubesae.sae.backend import backend_name
 from kubesae.train.checkpoint import Checkpoints
 from kubesae.train.pace import Pace
 from kubesae.train.passes import Limits, Pass
@@ -150,7 +151,7 @@ def about(target: Target, around: Surroundings) -> dict[str, Any]:
         "name": target.name,
         "numerics": {
             "device": ranks.device.type,
-            "kernels": "native" if ranks.device.type == "cpu" and native.compiled() else "torch",
+            "kernels": backend_name(ranks.device),
             "machine": platform.machine(),
             "matmul": str(matmul_dtype(ranks.device)).removeprefix("torch."),
             "feature_shards": ranks.features.world,

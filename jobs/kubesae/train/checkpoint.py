@@ -12,22 +12,28 @@ draws weights. A step's tensors are the same bytes whenever they are written, so
 
 from __future__ import annotations
 
+import hashlib
 import re
+import tempfile
 import time
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import safetensors
 import safetensors.torch
 
+from kubesae import limits
 from kubesae.errors import DamagedError, IdentityError, MissingError
 from kubesae.experiment import canonical_json, parse_json_object, sha256_hex
 from kubesae.ledger import keys
 from kubesae.sae import Normaliser, Weights, save_sae
+from kubesae.sae.packing import pack, packed_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kubesae.sae import SaeConfig
     from kubesae.store import Store
     from kubesae.train.learner import Learner
 
@@ -35,6 +41,8 @@ FORMAT = 1
 STATE = keys.CHECKPOINT_STATE
 TENSORS = "trainer.safetensors"
 _KEPT = 2
+# Memory that has to be available for a copy of the trainer's tensors, in copies: folding the weights takes some too.
+_ROOM = 2
 _FOLDER = re.compile(r"/step-(\d{8})/")
 
 
@@ -120,6 +128,33 @@ def _flat(config: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A checkpoint that is to be written.
+
+    Attributes:
+        step: of the learner.
+        config: of the SAE.
+        tensors: of trainer.safetensors.
+        data: its bytes, in which `tensors` lie; None where there was no memory for them, and `tensors` are what the
+            next step changes.
+        state: of trainer.json, but for the digest.
+        metadata: of metadata.json.
+        threshold: of an SAE with one for all features.
+        seconds: that taking it took.
+
+    """
+
+    step: int
+    config: SaeConfig
+    tensors: dict[str, Tensor]
+    data: bytearray | None
+    state: dict[str, Any]
+    metadata: dict[str, Any]
+    threshold: float | None
+    seconds: float
+
+
 class Checkpoints:
     """Reads and writes the checkpoints of the SAE `name`."""
 
@@ -165,31 +200,53 @@ class Checkpoints:
         except (KeyError, TypeError, MissingError, safetensors.SafetensorError) as error:
             raise DamagedError(f"{where} is not a checkpoint ({error!r}). {_advice(where)}") from error
 
-    def save(self, learner: Learner, normaliser: Normaliser, progress: Progress, metadata: dict[str, Any]) -> None:
-        """Write the checkpoint of the learner's step; `metadata` goes into the SAE's metadata.json.
+    def take(
+        self, learner: Learner, normaliser: Normaliser, progress: Progress, metadata: dict[str, Any]
+    ) -> Snapshot | None:
+        """Return the checkpoint of the learner's step, to be written; None on other ranks than the first.
 
-        All ranks have to call it, and the first writes. The files do not depend on how many ranks and shards there are.
+        All ranks have to call it. The files do not depend on how many ranks and shards there are. `metadata` goes into
+        the SAE's metadata.json.
         """
         began = time.monotonic()
         whole = learner.whole_tensors()
         if whole is None:
-            return
-        folder = keys.checkpoint_folder(self._name, learner.steps)
+            return None
         tensors = {**whole, "input_mean": normaliser.mean_D}
-        data = safetensors.torch.save({key: tensor.contiguous().cpu() for key, tensor in tensors.items()})
-        self._store.put(folder + TENSORS, data)
-        weights = Weights.of(whole)
-        normaliser = normaliser.to(weights.b_dec_D.device)  # of what ranks have put together, the CPU
-        save_sae(self._store, folder, learner.config, weights, normaliser, metadata, learner.threshold)
+        data = None
+        if limits.memory()[1] > _ROOM * packed_bytes(tensors):
+            data, tensors = pack(tensors)
         state = {
             "format": FORMAT,
             "learner": learner.numbers(),
             "progress": asdict(progress),
             "scale": normaliser.scale,
-            "sha256": sha256_hex(data),
         }
-        self._store.put(folder + STATE, canonical_json(state))
-        self.seconds = time.monotonic() - began
+        taken = time.monotonic() - began
+        return Snapshot(learner.steps, learner.config, tensors, data, state, metadata, learner.threshold, taken)
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Write a checkpoint."""
+        began = time.monotonic()
+        folder = keys.checkpoint_folder(self._name, snapshot.step)
+        sha256 = self._put(folder + TENSORS, snapshot)
+        normaliser = Normaliser(snapshot.tensors["input_mean"].cpu(), snapshot.state["scale"])
+        weights = Weights.of(snapshot.tensors).to("cpu")
+        save_sae(self._store, folder, snapshot.config, weights, normaliser, snapshot.metadata, snapshot.threshold)
+        self._store.put(folder + STATE, canonical_json({**snapshot.state, "sha256": sha256}))
+        self.seconds = snapshot.seconds + time.monotonic() - began
+
+    def _put(self, key: str, snapshot: Snapshot) -> str:
+        """Write the trainer's tensors; return the SHA-256 of the file."""
+        if snapshot.data is not None:
+            self._store.put(key, snapshot.data)
+            return sha256_hex(snapshot.data)
+        with tempfile.TemporaryDirectory(prefix="kubesae-") as folder:
+            path = Path(folder) / TENSORS
+            safetensors.torch.save_file({name: t.contiguous().cpu() for name, t in snapshot.tensors.items()}, path)
+            self._store.put_file(key, path)
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
 
     def point_at(self, best: dict[str, Any]) -> None:
         """Make `best.json` point at the checkpoint of `best["step"]`, which is complete."""

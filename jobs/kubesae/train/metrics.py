@@ -7,6 +7,7 @@ A line of kind "step" averages the steps since the last such line; one of kind "
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kubesae.errors import DamagedError, MissingError
@@ -14,6 +15,8 @@ from kubesae.experiment import canonical_json
 from kubesae.ledger import keys
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kubesae.store import Store
 
 Line = dict[str, Any]
@@ -32,17 +35,20 @@ class MetricsLog:
         """Take in a line; `kind` and `step` identify it."""
         self._lines.append(line)
 
-    def flush(self, step: int) -> None:
-        """Write the lines so far as the segment that ends at `step`, after what that segment holds already."""
-        if not self._lines:
+    def take(self, step: int) -> Callable[[], None]:
+        """Return what writes the lines so far as the segment that ends at `step`, after what that holds already."""
+        lines, self._lines = self._lines, []
+        data = b"".join(canonical_json(line) + b"\n" for line in lines)
+        return partial(self._write, keys.metrics(self._name, step), data)
+
+    def _write(self, key: str, data: bytes) -> None:
+        if not data:
             return
-        key = keys.metrics(self._name, step)
         try:
             before = self._store.read(key)
         except MissingError:
             before = b""
-        self._store.put(key, before + b"".join(canonical_json(line) + b"\n" for line in self._lines))
-        self._lines = []
+        self._store.put(key, before + data)
 
     def forget_after(self, step: int) -> None:
         """Remove the segments of an attempt that went further than the checkpoint from which training resumes."""

@@ -11,13 +11,14 @@ whose loss is no longer finite leaves the pass, which goes on without it.
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
 from kubesae.errors import ConfigError, Interrupted
+from kubesae.parallel import Background
 from kubesae.sae import Covariance
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ _VALIDATION_ROWS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When checkpoints are written: every `interval` seconds, and on SIGTERM if the last took less than `grace`."""
+    """When checkpoints are written: every `interval` seconds, and on SIGTERM if the last took less than `grace`.
+
+    One that takes longer than the interval puts the next off: training does not wait for it.
+    """
 
     interval: float = 300.0
     grace: float = 10.0
@@ -77,6 +81,7 @@ class Pass:
     named: bool = False
     limits: Limits = field(default_factory=Limits)
     _saved_at: float = field(default_factory=time.monotonic)
+    _beside: Background = field(default_factory=Background)
 
     def run(self) -> None:
         """Train all epochs that are left, of all SAEs; those that diverge say so in `Trainee.diverged`.
@@ -85,6 +90,17 @@ class Pass:
             Interrupted: a signal came; checkpoints were written if there was time.
 
         """
+        try:
+            self._run()
+        except Interrupted:
+            raise
+        except Exception:
+            with suppress(Exception):
+                self._beside.wait()  # what has begun is not lost by what went wrong after it
+            raise
+        self._beside.wait()
+
+    def _run(self) -> None:
         while going := self._going():
             epoch = min(trainee.progress.epoch for trainee in going)
             here = [trainee for trainee in going if trainee.progress.epoch == epoch]
@@ -92,7 +108,7 @@ class Pass:
                 continue  # one diverged: the others may stand further on, where reading begins anew
             self._find_thresholds(epoch, here)
             for trainee, evaluation in zip(here, self._validate(epoch, here), strict=True):
-                trainee.end_epoch(evaluation, named=self.named)
+                trainee.end_epoch(evaluation, self._beside, named=self.named)
             self._saved_at = time.monotonic()
 
     def _going(self) -> list[Trainee]:
@@ -138,7 +154,7 @@ class Pass:
 
     def _between_steps(self) -> None:
         """Stop on a signal, and write the periodic checkpoints: all ranks at the same step."""
-        due = self.ranks.first and time.monotonic() - self._saved_at >= self.limits.interval
+        due = self.ranks.first and time.monotonic() - self._saved_at >= self.limits.interval and not self._beside.busy
         stop, due = self.ranks.max(torch.tensor([self.stop.signal is not None, due], dtype=torch.uint8)).tolist()
         if stop:
             self._interrupt()
@@ -148,15 +164,22 @@ class Pass:
     def _save(self) -> None:
         for trainee in self._going():
             if trainee.unsaved:
-                trainee.save()
+                trainee.save(self._beside)
         self._saved_at = time.monotonic()
 
     def _interrupt(self) -> None:
-        """End on a signal, after checkpoints of all if those before took so little time that these fit too."""
+        """End on a signal, after checkpoints of all if those before took so little time that these fit too.
+
+        What is being written already is waited for, as long as whoever sent the signal waits (`noticing_signals`).
+        """
         unsaved = [trainee for trainee in self._going() if trainee.unsaved]
         too_long = sum(trainee.checkpoints.seconds for trainee in unsaved) > self.limits.grace
         if not self.ranks.max(torch.tensor([too_long], dtype=torch.uint8)).item():
             self._save()
+        self._beside.wait()
+        with suppress(RuntimeError):  # the first rank may be gone meanwhile
+            # the others wait for the first: where one ends, torchrun ends all
+            self.ranks.max(torch.zeros(1, dtype=torch.uint8))
         where = _places(self._going()) if self.ranks.first else "where it was"
         raise Interrupted(f"Stopped by {self.stop.signal or 'a signal to another rank'}: start again to go on {where}.")
 

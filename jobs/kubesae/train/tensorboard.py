@@ -13,12 +13,15 @@ file of its own so that it replaces the one that is there, where appending would
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kubesae.ledger import keys
 from kubesae.train.tensorboard_events import first_record, scalars_record
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kubesae.store import Store
     from kubesae.train.metrics import Line
 
@@ -45,11 +48,14 @@ class TensorBoardLog:
         }
         self._records.setdefault(kind, []).append(scalars_record(time.time(), line["step"], values))
 
-    def flush(self, step: int) -> None:
-        """Write the lines so far as the files that end at `step`."""
-        for kind, records in self._records.items():
-            self._store.put(keys.tensorboard(self._name, step, kind), first_record(time.time()) + b"".join(records))
-        self._records = {}
+    def take(self, step: int) -> Callable[[], None]:
+        """Return what writes the lines so far as the files that end at `step`."""
+        records, self._records = self._records, {}
+        return partial(self._write, step, records)
+
+    def _write(self, step: int, records: dict[str, list[bytes]]) -> None:
+        for kind, these in records.items():
+            self._store.put(keys.tensorboard(self._name, step, kind), first_record(time.time()) + b"".join(these))
 
     def forget_after(self, step: int) -> None:
         """Remove the files of an attempt that went further than the checkpoint from which training resumes."""

@@ -12,6 +12,8 @@ from kubesae.train.metrics import MetricsLog
 from kubesae.train.tensorboard import TensorBoardLog
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kubesae.store import Store
     from kubesae.train.metrics import Line
 
@@ -22,8 +24,8 @@ class Tracker(Protocol):
     def add(self, line: Line) -> None:
         """Take in a line; `kind` and `step` identify it."""
 
-    def flush(self, step: int) -> None:
-        """Keep the lines so far: the checkpoint of `step` is about to be written."""
+    def take(self, step: int) -> Callable[[], None]:
+        """Return what keeps the lines so far, to be called before the checkpoint of `step` is written."""
 
     def forget_after(self, step: int) -> None:
         """Remove what was kept after `step`: training goes on from that checkpoint."""

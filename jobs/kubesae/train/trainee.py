@@ -7,17 +7,19 @@ itself. D = d_model, B = rows of this rank's share of a batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kubesae.sae.metrics import PCA_RANK
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch import Tensor
 
+    from kubesae.parallel import Background
     from kubesae.sae import Normaliser
-    from kubesae.train.checkpoint import Checkpoints, Progress
+    from kubesae.train.checkpoint import Checkpoints, Progress, Snapshot
     from kubesae.train.console import Console
     from kubesae.train.learner import Evaluation, Learner
     from kubesae.train.metrics import Line
@@ -99,25 +101,35 @@ class Trainee:
             tracker.add(line)
         self.console.measured(self.name, line)
 
-    def save(self) -> None:
-        """Write a checkpoint, and with it the metrics up to it; all ranks have to call it."""
-        if self.first:
-            for tracker in self.trackers:
-                tracker.flush(self.learner.steps)
-        self.checkpoints.save(self.learner, self.normaliser, self.progress, self._metadata())
-        if self.first:
-            self.checkpoints.settle(self.progress.best)
+    def save(self, beside: Background) -> None:
+        """Begin to write a checkpoint, and with it the metrics up to it; all ranks have to call it.
+
+        It is written beside what follows, where there is memory for a copy.
+        """
+        snapshot = self.checkpoints.take(self.learner, self.normaliser, self.progress, self._metadata())
         self.unsaved = False
+        if snapshot is not None:
+            metrics = [tracker.take(snapshot.step) for tracker in self.trackers]
+            beside.start(partial(self._write, metrics, snapshot, self.progress.best))
+            if snapshot.data is None:
+                beside.wait()
+
+    def _write(self, metrics: Iterable[Callable[[], None]], snapshot: Snapshot, best: dict[str, Any] | None) -> None:
+        for write in metrics:
+            write()
+        self.checkpoints.write(snapshot)
+        self.checkpoints.settle(best)
 
     def _metadata(self) -> dict[str, Any]:
         state = {"epochs": self.progress.epoch, "rows": self.learner.rows, "step": self.learner.steps}
         return {**self.about, **state, "l1_coeff": self.learner.l1_coeff, "metrics": self.progress.latest}
 
-    def end_epoch(self, evaluation: Evaluation, *, named: bool) -> None:
-        """Take in the validation of an epoch, write its checkpoint, and say how it went.
+    def end_epoch(self, evaluation: Evaluation, beside: Background, *, named: bool) -> None:
+        """Take in the validation of an epoch, begin to write its checkpoint, and say how it went.
 
         Args:
             evaluation: sums over the validation rows of all ranks.
+            beside: what writes the checkpoint.
             named: whether the lines have to say which SAE they are about.
 
         """
@@ -143,7 +155,7 @@ class Trainee:
         progress.latest = metrics
         progress.position, progress.rows, progress.loss_sum, progress.active_sum = 0, 0, 0.0, 0.0
         self._measured({"kind": "epoch", "l1_coeff": self.learner.l1_coeff, **metrics})
-        self.save()
+        self.save(beside)
         self._say_epoch(metrics, best=best, named=named)
 
     def _is_best(self, metrics: dict[str, Any]) -> bool:

@@ -44,6 +44,8 @@ SECRET = "# A secret of a build. No image may hold this line."  # in all that is
 _SUITE = "bookworm"
 _PACKAGES = ("ca-certificates", "python3", "python3-venv")
 _PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy")
+_BUILD = ("--isolation=chroot", "--network=host", "--layers", "--force-rm", "--quiet")
+_STAGE = "compiled"  # the stage of the jobs' Dockerfile that has the compilers, and what they make
 _AUTHORITY = "/run/secrets/ca"  # where the Dockerfiles mount the secret `ca`
 
 
@@ -129,11 +131,11 @@ class Builder:
         base = self._base()
         given = [f"--build-arg={key}={value}" for key, value in {"BASE_IMAGE": base, **arguments}.items()]
         secrets = self._secrets(pip_settings() if pip is None else pip)
-        self._buildah(
-            *("build", "--isolation=chroot", "--network=host", "--layers", "--force-rm", "--quiet", *secrets, *given),
-            *(f"--file={context}/images/{dockerfile}.Dockerfile", f"--tag={name}", str(context)),
-            timeout=3600,
-        )
+        options = (*_BUILD, *secrets, *given, f"--file={context}/images/{dockerfile}.Dockerfile")
+        if name == JOBS:  # a stage without a name of its own would be pruned, and made again each time
+            stage = (f"--target={_STAGE}", f"--tag={name}-{_STAGE}")
+            self._buildah("build", *options, *stage, str(context), timeout=3600)
+        self._buildah("build", *options, f"--tag={name}", str(context), timeout=3600)
         self._buildah("rmi", "--prune")  # what the image before was made of
 
     def keep(self, name: str) -> None:

@@ -172,6 +172,16 @@ CASES: dict[str, Case] = {
         lambda o: bool(jobs(o, "fetch")) and "s3://b/m" in pod(collect(o))["initContainers"][0]["args"],
         FETCHED,
     ),
+    "phases.fetch.truncate": Case(
+        True,  # noqa: FBT003 - the value
+        lambda o: container(jobs(o, "fetch")[0])["args"][0] == "truncate",
+        merged(FETCHED, at("phases.fetch.mirror", "s3://b/m")),
+    ),
+    "phases.fetch.withHead": Case(
+        True,  # noqa: FBT003 - the value
+        lambda o: container(jobs(o, "fetch")[0])["args"][-1] == "--with-head",
+        merged(FETCHED, {"phases": {"fetch": {"mirror": "s3://b/m", "truncate": True}}}),
+    ),
     "phases.collect.parallelism": Case(3, lambda o: collect(o)["spec"]["parallelism"] == 3),
     "phases.collect.backoffLimitPerIndex": Case(3, lambda o: collect(o)["spec"]["backoffLimitPerIndex"] == 3),
     "phases.collect.maxFailedIndexes": Case(1, lambda o: collect(o)["spec"].get("maxFailedIndexes") == 1),

@@ -91,6 +91,18 @@ def test_each_phase_runs_its_command():
     assert all(container(job(objects, phase))["command"] == ["kubesae"] for phase in PHASES)
 
 
+def test_a_truncated_model_is_cut_once_and_taken_as_it_is_from_the_mirror():
+    values = merged(VALUES, {"experiment": {"layers": [3, 7, 12], "sae": [{"layer": 12}]}, "phases": {"fetch": {"truncate": True}}})
+    objects = render("experiment", values)
+    cut = ["truncate", "--from", "organisation/m", "--to", "s3://b/m", "--layers", "12"]
+    assert container(job(objects, "fetch"))["args"] == cut
+    (init,) = job(objects, "collect")["spec"]["template"]["spec"]["initContainers"]
+    assert init["args"] == ["fetch", "--from", "s3://b/m", "--to", "/models/m"]
+    objects = render("experiment", merged(values, at("phases.fetch.mirror", "")))
+    (init,) = job(objects, "collect")["spec"]["template"]["spec"]["initContainers"]
+    assert init["args"] == [*cut[:4], "/models/m", *cut[5:]]
+
+
 def test_names_are_valid_for_what_controllers_append_to_them():
     values = merged(VALUES, {"experiment": {"sae": SAES}, "phases": {"train": {"jobs": "each"}}})
     objects = render("experiment", values, name=LONG)

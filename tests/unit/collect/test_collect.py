@@ -13,9 +13,10 @@ from kubesae.collect import Events, Share, collect
 from kubesae.collect.capture import batches
 from kubesae.collect.run import _Worker
 from kubesae.errors import ConfigError, IdentityError, KubesaeError
-from kubesae.experiment import Experiment
+from kubesae.experiment import Collect, Experiment
 from kubesae.ledger import Part, Plan, keys, read_identity, read_record, record_list
 from kubesae.model.resident import ResidentEngine
+from kubesae.model.streamed import Lane
 from kubesae.prepare import prepare
 from kubesae.shards import read_block, read_index
 from kubesae.store import open_store
@@ -270,3 +271,63 @@ def test_an_upload_that_fails_stops_the_worker(experiment, prepared, monkeypatch
 def test_batches_are_a_function_of_the_part_alone():
     assert batches(Part(0, 0, 0, 5, 0, 5 * 8), 8, 2) == [(0, 2, 8), (16, 2, 8), (32, 1, 8)]
     assert batches(Part(0, 1, 5, 2, 40, 11), 8, 4) == [(0, 1, 8), (8, 1, 3)]
+
+
+STREAMED = {"engine": "streamed", "forward_batch": 3, "block_tokens": 300}  # blocks of two parts, of 128 tokens each
+
+
+def streamed_run(experiment, store, **options):
+    run(experiment.model_copy(update={"collect": Collect(**STREAMED | options)}), store)
+
+
+def test_streamed_layers_give_the_resident_engines_bytes(experiment, prepared):
+    whole = open_store(experiment.data + "-whole")
+    other = experiment.model_copy(update={"data": whole.url})
+    prepare(other, whole)
+    run(other, whole)
+    streamed_run(experiment, prepared)
+    mine, theirs = tree(prepared), tree(whole)
+    assert mine.keys() == theirs.keys()
+    assert [key for key in mine if mine[key] != theirs[key]] == record_list(prepared)
+    found, expected = read_record(prepared, 1, 2), read_record(whole, 1, 2)
+    assert found.numerics.engine == "streamed"
+    assert found.layers == expected.layers
+
+
+def test_a_streamed_block_is_done_again_whole_and_gives_the_same_bytes(experiment, prepared, monkeypatch):
+    whole = open_store(experiment.data + "-whole")
+    other = experiment.model_copy(update={"data": whole.url})
+    prepare(other, whole)
+    streamed_run(other, whole)
+    original, passed = Lane.pass_layer, []
+
+    def fail_in_the_second_block(self, layer, raw):
+        passed.append(layer)
+        if len(passed) == 5:
+            raise KeyboardInterrupt
+        return original(self, layer, raw)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Lane, "pass_layer", fail_in_the_second_block)
+        with pytest.raises(KeyboardInterrupt):
+            streamed_run(experiment, prepared)
+    assert passed == [0, 1, 2, 0, 1]
+    streamed_run(experiment, prepared)
+    assert tree(prepared) == tree(whole)
+
+
+def test_when_memory_runs_out_a_streamed_block_is_done_again_at_half_the_batch(experiment, prepared, monkeypatch):
+    original, sizes = Lane.begin, []
+
+    def small_memory(self, batches):
+        sizes.append(max(len(batch.ids_BT) for _, batch in batches))
+        if sizes[-1] > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        original(self, batches)
+
+    monkeypatch.setattr(Lane, "begin", small_memory)
+    streamed_run(experiment, prepared)
+    assert sizes[0] == 3
+    assert set(sizes[1:]) == {1}
+    assert read_record(prepared, 0, 0).numerics.forward_batch == 1
+    assert verify(prepared, "all", "full", 1).passed

@@ -14,7 +14,7 @@ from kubesae.doctor import experiment as about
 from kubesae.doctor.check import failed, guarded, ok, warning
 from kubesae.errors import ConfigError, StoreError
 from kubesae.experiment import Experiment
-from kubesae.sae import native
+from kubesae.sae import gpu, native
 from kubesae.store import ObjectInfo, open_store
 from kubesae.store.local import LocalStore
 from small_experiment import write_small
@@ -161,6 +161,17 @@ def test_kernels_that_cannot_be_compiled_are_a_warning(monkeypatch: pytest.Monke
     check = only(libraries.kernels())
     assert (check.status, check.found) == ("warning", "not compiled: there is no C++ compiler (g++)")
     assert "install g++" in check.advice
+
+
+def test_kernels_of_a_gpu_are_looked_at_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "reason", lambda: None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(gpu, "reason", lambda _: None)
+    assert [check.status for check in libraries.kernels()] == ["ok", "ok"]
+    monkeypatch.setattr(gpu, "reason", lambda _: "triton is not installed")
+    check = list(libraries.kernels())[1]
+    assert (check.status, check.found) == ("warning", "none: triton is not installed")
+    assert "a C compiler (gcc)" in check.advice
 
 
 def test_gpus_are_listed_in_pairs(monkeypatch: pytest.MonkeyPatch) -> None:

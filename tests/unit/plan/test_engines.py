@@ -64,3 +64,9 @@ def test_a_new_node_fetches_what_is_loaded_and_no_more():
     assert 15 < report.reload.same_node_seconds < 16  # the first layer; later ones load while it computes
     resident = planned("qwen3-32b", gpus=1)
     assert resident.reload.same_node_seconds > 16
+
+
+def test_settings_that_differ_from_the_plan_are_named():
+    said = "The experiment says collect.engine: resident. As planned it is streamed and collect.block_tokens: 262144."
+    assert said in planned("kimi-k2-thinking", collect={"engine": "resident"}, **REFERENCE).warnings
+    assert said not in planned("kimi-k2-thinking", collect={"engine": "streamed"}, **REFERENCE).warnings

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kubesae.sae import kernels
-from kubesae.sae.kernels import ByFeature, Code, decode, dots, top_k, top_k_code
+from kubesae.sae.kernels import ByFeature, Code, decode, dots, feature_sums, top_k, top_k_code
 
 BATCH, WIDTH, FEATURES = 7, 5, 11
 
@@ -56,6 +56,15 @@ def test_sums_by_feature_are_the_transposed_product() -> None:
     code, f_BF = sparse()
     x_BD = random(BATCH, WIDTH)
     torch.testing.assert_close(ByFeature(code, FEATURES).sum(code.values_N, x_BD), f_BF.T @ x_BD)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_sums_of_values_by_feature(device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    code, f_BF = sparse()
+    code = Code(*(getattr(code, name).to(device) for name in Code.__slots__))
+    torch.testing.assert_close(feature_sums(code, FEATURES).cpu(), f_BF.sum(0))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])

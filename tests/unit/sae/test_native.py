@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -130,6 +131,20 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
         assert os.waitpid(child, 0)[1] == 0
     finally:
         torch.set_num_threads(before)
+
+
+def test_the_library_for_cpus_with_avx2_alone_computes_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not torch.cpu.get_capabilities().get("avx2"):
+        pytest.skip("this CPU has no AVX2")
+    library = ctypes.CDLL(str(build.compile_for("x86-64-v3", tmp_path)))
+    monkeypatch.setattr(native, "compiled", lambda: library)
+    for dtype in FLOATS:
+        test_the_k_largest_of_rows_that_are_not_alike(dtype, 1)
+        test_entries_above_a_floor(dtype, 0.3, 1)
+    test_products_are_those_in_float64(1)
+    test_the_number_of_threads_changes_no_bit()
 
 
 def test_without_a_library_it_is_torch(monkeypatch: pytest.MonkeyPatch) -> None:

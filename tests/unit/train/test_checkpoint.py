@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from kubesae import limits
 from kubesae.errors import DamagedError, IdentityError
 from kubesae.experiment import Sae as Settings
 from kubesae.ledger import keys
@@ -30,20 +31,26 @@ def store(tmp_path: Path) -> Store:
     return open_store(str(tmp_path))
 
 
-def learner(steps: int) -> Learner:
-    config = SaeConfig(architecture="topk", d_model=D, d_sae=F, k=2)
+def learner(steps: int, architecture: str = "topk") -> Learner:
+    config = SaeConfig(architecture=architecture, d_model=D, d_sae=F, k=2 if architecture == "topk" else None)
     sample = torch.randn(30, D, generator=torch.Generator().manual_seed(0))
-    made = Learner(config, Settings(architecture="topk"), initial_weights(config, sample, 0), ALONE, 100, 10)
+    made = Learner(config, Settings(architecture=architecture), initial_weights(config, sample, 0), ALONE, 100, 10)
     made.step(sample, 30)
     made.steps = steps
     return made
+
+
+def write(checkpoints: Checkpoints, made: Learner, progress: Progress) -> None:
+    snapshot = checkpoints.take(made, NORMALISER, progress, {"layer": 3})
+    assert snapshot is not None
+    checkpoints.write(snapshot)
 
 
 def save(store: Store, *steps: int, best: int | None = None) -> Checkpoints:
     checkpoints = Checkpoints(store, "one")
     for step in steps:
         progress = Progress(epoch=1, position=step, best={"step": best} if best else None)
-        checkpoints.save(learner(step), NORMALISER, progress, {"layer": 3})
+        write(checkpoints, learner(step), progress)
         checkpoints.prune(progress.best)
     return checkpoints
 
@@ -59,6 +66,40 @@ def test_newest_gives_back_what_was_saved(store: Store) -> None:
     assert resumed.progress == Progress(epoch=1, position=12)
     assert torch.equal(resumed.normaliser.mean_D, NORMALISER.mean_D)
     assert resumed.normaliser.scale == NORMALISER.scale
+
+
+@pytest.mark.parametrize("architecture", ["topk", "gated", "jumprelu"])
+def test_what_was_taken_does_not_change_with_further_steps(store: Store, architecture: str) -> None:
+    made, checkpoints = learner(5, architecture), Checkpoints(store, "one")
+    expected = {name: tensor.clone() for name, tensor in made.tensors().items()}
+    snapshot = checkpoints.take(made, NORMALISER, Progress(position=5), {})
+    made.step(torch.randn(30, D, generator=torch.Generator().manual_seed(1)), 30)
+    assert snapshot is not None
+    checkpoints.write(snapshot)
+    resumed = checkpoints.newest()
+    assert resumed is not None
+    assert resumed.numbers["steps"] == 5
+    assert all(torch.equal(resumed.tensors[name], tensor) for name, tensor in expected.items())
+    assert not all(torch.equal(made.tensors()[name], tensor) for name, tensor in expected.items())
+
+
+def test_without_memory_for_a_copy_it_is_written_from_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roomy, tight = (open_store(str(tmp_path / name)) for name in ("roomy", "tight"))
+    save(roomy, 5)
+    monkeypatch.setattr(limits, "memory", lambda: (1000, 100))
+    made, checkpoints = learner(5), Checkpoints(tight, "one")
+    snapshot = checkpoints.take(made, NORMALISER, Progress(epoch=1, position=5), {"layer": 3})
+    assert snapshot is not None
+    assert snapshot.data is None
+    assert snapshot.tensors["W_enc"].data_ptr() == made.weights.W_enc_FD.data_ptr()
+    checkpoints.write(snapshot)
+    one, other = (Checkpoints(store, "one").newest() for store in (roomy, tight))
+    assert one is not None
+    assert other is not None
+    assert (one.numbers, one.progress) == (other.numbers, other.progress)
+    assert all(torch.equal(one.tensors[name], other.tensors[name]) for name in one.tensors.keys() | other.tensors)
 
 
 def test_no_checkpoint_is_none(store: Store) -> None:

@@ -30,21 +30,21 @@ def test_segments_are_json_lines_named_by_their_last_step(store: Store) -> None:
     log = MetricsLog(store, "one")
     log.add(line(1, loss=0.5))
     log.add(line(2, loss=0.25))
-    log.flush(2)
+    log.take(2)()
     assert (
         store.read(keys.metrics("one", 2))
         == b'{"kind":"step","loss":0.5,"step":1}\n{"kind":"step","loss":0.25,"step":2}\n'
     )
-    log.flush(3)
+    log.take(3)()
     assert not store.exists(keys.metrics("one", 3))
 
 
 def test_a_step_flushed_twice_keeps_both(store: Store) -> None:
     log = MetricsLog(store, "one")
     log.add(line(2))
-    log.flush(2)
+    log.take(2)()
     log.add(line(2, "epoch"))
-    log.flush(2)
+    log.take(2)()
     assert MetricsLog(store, "one").read() == [line(2), line(2, "epoch")]
 
 
@@ -52,7 +52,7 @@ def test_a_resumed_run_forgets_what_came_after(store: Store) -> None:
     log = MetricsLog(store, "one")
     for step in (2, 4, 6):
         log.add(line(step, attempt=1))
-        log.flush(step)
+        log.take(step)()
     log.forget_after(4)
     log.add(line(5, attempt=2))
     assert [entry["step"] for entry in log.read()] == [2, 4, 5]
@@ -62,7 +62,7 @@ def test_the_later_of_two_equal_lines_counts(store: Store) -> None:
     log = MetricsLog(store, "one")
     for attempt in (1, 2):
         log.add(line(2, "epoch", attempt=attempt))
-        log.flush(2)
+        log.take(2)()
     assert [entry["attempt"] for entry in log.read()] == [2]
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from typing import Any
 
 import pytest
 
 from interruptions import CrashError, at_call, crash, terminate
-from kubesae.errors import Interrupted
+from kubesae.errors import AccessError, Interrupted
 from kubesae.sae import load_sae
 from kubesae.train import Limits
-from kubesae.train.checkpoint import Checkpoints
+from kubesae.train.checkpoint import Checkpoints, Snapshot
 from kubesae.train.learner import Learner
 from small_training import BATCHTOPK, GATED, JUMPRELU, MATRYOSHKA, RELU, TOPK, Training
 
@@ -74,7 +75,7 @@ def test_a_crash_resumes_from_the_last_periodic_checkpoint(
     straight = another.run(TOPK)
     saved = []
     with monkeypatch.context() as patched:
-        at_call(patched, Checkpoints, "save", 2, lambda: saved.append(True))
+        at_call(patched, Checkpoints, "write", 2, lambda: saved.append(True))
         at_call(patched, Learner, "step", step, crash)
         with pytest.raises(CrashError):
             training.run(TOPK, Limits(interval=0.0))
@@ -119,12 +120,66 @@ def test_no_checkpoint_is_begun_that_would_not_fit_the_grace_period(
         original(self, *args)
         self.seconds = 60.0
 
-    original = Checkpoints.save
-    monkeypatch.setattr(Checkpoints, "save", slow)
+    original = Checkpoints.write
+    monkeypatch.setattr(Checkpoints, "write", slow)
     at_call(monkeypatch, Learner, "step", 20, terminate)
     with pytest.raises(Interrupted, match="go on from the checkpoint of step"):
         training.run(TOPK)
     assert 20 not in Checkpoints(training.output, NAMES["topk"]).steps()
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(
+    training: Training, another: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = another.run(TOPK)
+    ten_steps, begun = threading.Event(), []
+
+    def slow(self: Checkpoints, snapshot: Snapshot) -> None:
+        if not begun:
+            begun.append(snapshot.step)
+            assert ten_steps.wait(30)
+        original(self, snapshot)
+
+    original = Checkpoints.write
+    monkeypatch.setattr(Checkpoints, "write", slow)
+    at_call(monkeypatch, Learner, "step", 11, ten_steps.set)
+    assert training.run(TOPK, Limits(interval=0.0)) == straight
+    assert begun == [1]
+    assert comparable(training)["lines"] == comparable(another)["lines"]
+    assert training.files("best.json") == another.files("best.json")
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_training(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_self: Checkpoints, _snapshot: Snapshot) -> None:
+        raise AccessError("The store refuses to write.")
+
+    monkeypatch.setattr(Checkpoints, "write", refused)
+    with pytest.raises(AccessError, match="refuses to write"):
+        training.run(TOPK)
+    assert training.files("report.html") == {}
+
+
+def test_what_goes_wrong_after_a_checkpoint_was_begun_does_not_lose_it(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stepping = threading.Event()
+
+    def slow(self: Checkpoints, snapshot: Snapshot) -> None:
+        assert stepping.wait(30)
+        original(self, snapshot)
+
+    def fail() -> None:
+        stepping.set()
+        crash()
+
+    original = Checkpoints.write
+    monkeypatch.setattr(Checkpoints, "write", slow)
+    at_call(monkeypatch, Learner, "step", 2, fail)
+    with pytest.raises(CrashError):
+        training.run(TOPK, Limits(interval=0.0))
+    assert Checkpoints(training.output, NAMES["topk"]).steps() == [1]
 
 
 def test_signal_handlers_are_put_back(training: Training) -> None:

@@ -11,15 +11,18 @@ import pytest
 from interruptions import CrashError, at_call, crash, terminate
 from kubesae.errors import ConfigError, IdentityError, Interrupted
 from kubesae.sae import Normaliser
+from kubesae.store import open_store
 from kubesae.store.local import LocalStore
+from kubesae.store.s3_wire import Wire
 from kubesae.train import Limits, passes
 from kubesae.train.checkpoint import Checkpoints
 from kubesae.train.learner import Learner
+from small_experiment import D_MODEL, VALUES
 from small_sweep import EIGHT, kept, last
-from small_training import BATCHTOPK, RELU, TOPK
+from small_training import BATCHTOPK, RELU, SMALL, TOPK, Training
 
 if TYPE_CHECKING:
-    from small_training import Training
+    from collections.abc import Callable
 
 A, B, C = TOPK | {"name": "a"}, BATCHTOPK | {"name": "b", "seed": 3}, RELU | {"name": "c", "d_sae": 40}
 # Its loss is finite until the rate has risen.
@@ -59,6 +62,31 @@ def test_eight_in_one_pass_are_byte_for_byte_what_each_is_alone(
     files, expected = training.files(), alone(another, EIGHT)
     for name, theirs in expected.items():
         assert_equal(kept(files, name), theirs)
+
+
+@pytest.mark.s3
+def test_eight_in_one_pass_take_from_a_server_what_one_takes(
+    training: Training, another: Training, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received, data = [0], open_store(f"{s3_bucket}/data")
+    for key in training.data.list():
+        data.put(key, training.data.read(key))
+
+    def counting(original: Callable[..., Any]) -> Callable[..., Any]:
+        def get(*arguments: Any) -> Any:
+            result = original(*arguments)
+            received[0] += result if isinstance(result, int) else len(result)
+            return result
+
+        return get
+
+    for name in ("get", "get_into"):
+        monkeypatch.setattr(Wire, name, counting(getattr(Wire, name)))
+    Training(data, another.output).run(EIGHT[-1])
+    one, received[0] = received[0], 0
+    Training(data, training.output).run_all(EIGHT)
+    assert one > VALUES["tokens"] * D_MODEL * 2 * SMALL["epochs"], "all rows, of two bytes a number, in every epoch"
+    assert received[0] <= 1.05 * one
 
 
 def test_seeds_of_weights_leave_the_order_alone_and_the_other_way_round(training: Training) -> None:
@@ -171,7 +199,7 @@ def test_a_crash_between_the_checkpoints_of_two(
     """Checkpoints at every step, a before b before c: after the third, a may be one step further than the others."""
     several, every = [A, B, C], Limits(interval=0.0)
     with monkeypatch.context() as patched:
-        at_call(patched, Checkpoints, "save", save, crash)
+        at_call(patched, Checkpoints, "write", save, crash)
         with pytest.raises(CrashError):
             training.run_all(several, every)
     places = {name: Checkpoints(training.output, name).steps()[-1:] for name in "abc"}
@@ -200,13 +228,13 @@ def test_a_signal_leaves_checkpoints_of_all(
 def test_no_checkpoints_are_begun_that_would_not_fit_the_grace_together(
     training: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Checkpoints.save
+    original = Checkpoints.write
 
     def slow(self: Checkpoints, *arguments: Any) -> None:
         original(self, *arguments)
         self.seconds = 4.0
 
-    monkeypatch.setattr(Checkpoints, "save", slow)
+    monkeypatch.setattr(Checkpoints, "write", slow)
     at_call(monkeypatch, Learner, "step", 50, terminate)  # in the second epoch
     with pytest.raises(Interrupted, match="go on from the checkpoints of step"):
         training.run_all([A, B, C])  # 12 seconds, where 10 are left

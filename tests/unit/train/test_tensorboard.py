@@ -80,7 +80,7 @@ def test_what_went_further_than_the_checkpoint_is_forgotten(store: Store) -> Non
     for step in (2, 4, 6):
         add(log, "step", step, 1.0)
         add(log, "epoch", step, 1.0)
-        log.flush(step)
+        log.take(step)()
     log.forget_after(4)
     assert {step for _, step, _ in shown(store, "one")} == {2, 4}
     assert len(shown(store, "one")) == 4
@@ -91,10 +91,10 @@ def test_a_validation_that_is_done_again_replaces_the_one_before(store: Store) -
         log = TensorBoardLog(store, "one")
         log.forget_after(2)
         add(log, "epoch", 2, 0.5)
-        log.flush(2)
+        log.take(2)()
     assert shown(store, "one") == [("validation/loss", 2, 0.5)]
 
 
 def test_nothing_is_written_for_nothing(store: Store) -> None:
-    TensorBoardLog(store, "one").flush(3)
+    TensorBoardLog(store, "one").take(3)()
     assert store.list() == {}

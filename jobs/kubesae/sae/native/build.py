@@ -1,8 +1,9 @@
-"""Compile and load `kernels.cpp`: once a machine, into the user's cache, or beforehand into an image.
+"""Compile and load `kernels.cpp`: once a machine, into the user's cache, or while an image is built, beside this file.
 
-    python -m kubesae.sae.native.build FOLDER        compile for every kind of CPU that it is made for
+    python jobs/kubesae/sae/native/build.py FOLDER        compile for every kind of CPU that it is made for
 
-The file's name holds the kind of CPU and the hash of source and flags, so that nothing stale is ever loaded.
+Run like this it needs a compiler and nothing else: no torch. The file's name holds the kind of CPU and the hash of
+source and flags, so that nothing stale is ever loaded.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-
-import torch
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 # Sums may be taken in another order, which is what vector units need; infinities and NaN stay what they are.
@@ -32,7 +32,7 @@ _LEVELS = {
     "x86-64-v3": (("-march=x86-64-v3",), "avx2"),
     "aarch64": ((), "asimd"),
 }
-_OFF = "KUBESAE_NATIVE"
+OFF = "KUBESAE_NATIVE"
 
 
 class NoLibraryError(Exception):
@@ -53,24 +53,25 @@ def reason() -> str | None:
 @cache
 def _loaded() -> tuple[ctypes.CDLL | None, str | None]:
     try:
-        return ctypes.CDLL(str(_find())), None
+        return _load(), None
     except (NoLibraryError, OSError) as error:
         return None, str(error)
 
 
-def _find() -> Path:
-    """Return the file for this CPU, compiled now if need be."""
-    if os.environ.get(_OFF) == "0":
-        raise NoLibraryError(f"{_OFF}=0 asks for none")
+def _load() -> ctypes.CDLL:
+    """Return the library for this CPU: from an image's build, from the cache, or compiled now."""
+    if os.environ.get(OFF) == "0":
+        raise NoLibraryError(f"{OFF}=0 asks for none")
     level = _level()
-    name = file_name(level)
     for folder in (_SOURCE.parent, _cache()):
-        if (folder / name).exists():
-            return folder / name
-    return compile_for(level, _cache())
+        with suppress(OSError):  # it is not there, or it is damaged
+            return ctypes.CDLL(str(folder / file_name(level)))
+    return ctypes.CDLL(str(compile_for(level, _cache())))
 
 
 def _level() -> str:
+    import torch  # noqa: PLC0415 - the build of an image has none
+
     machine = platform.machine().lower()
     have = torch.cpu.get_capabilities()
     for level, (_, needed) in _LEVELS.items():

@@ -82,7 +82,7 @@ def trained(batches: list[Any], state: dict[str, Any], k: int, *, dtype: Any, tr
     adam.start_at(state["steps"])
     with patch("kubesae.sae.kernels.backend_for", chosen), patch("kubesae.train.adam.backend_for", chosen):
         for x_BD in batches:
-            auxk = AuxK(1 / 32, torch.tensor([0, 5, 7]), 3)
+            auxk = AuxK(1 / 32, torch.tensor([0, 5, 7]), 3, 2)
             step = loss_and_gradients(x_BD, weights, k, auxk, Batch(len(x_BD), dtype))
             adam.step(step.gradients, 1e-3, 1.0)
     w, m, v = (tuple(group) for group in (weights, adam.moments, adam.square_moments))

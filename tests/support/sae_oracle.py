@@ -39,7 +39,7 @@ def leaves_of(weights: Weights) -> list[torch.Tensor]:
 def auxk_loss(
     x: torch.Tensor, x_hat: torch.Tensor, z: torch.Tensor, W_dec: torch.Tensor, dead: Sequence[int], coefficient: float
 ) -> torch.Tensor:
-    """The auxiliary loss, for k_aux = 4: the power of two nearest to half of eight dimensions."""
+    """The auxiliary loss, for k_aux = 4."""
     if not dead or not coefficient:
         return torch.zeros((), dtype=torch.float64)
     e = (x - x_hat).detach()

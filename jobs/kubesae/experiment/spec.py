@@ -129,6 +129,9 @@ class Sae(Section):
     prefixes: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (1 / 16, 1 / 8, 1 / 4, 1 / 2), description="shares of the features that reconstruct by themselves (matryoshka)"
     )
+    k_aux: Positive | None = Field(
+        None, description="dead features that reconstruct what a row's living ones leave over (AuxK; default: k)"
+    )
     auxk_coeff: float = Field(
         1 / 32, ge=0, description="weight of the AuxK loss, which revives dead features (topk, batchtopk, matryoshka)"
     )
@@ -143,7 +146,7 @@ class Sae(Section):
         "badly (relu, jumprelu, gated; default: never)",
     )
     lr: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="learning rate of Adam (default: 3e-4 for relu; else 0.11 / sqrt(steps), at most 0.01)"
+        None, description="learning rate of Adam (default: 3e-4 for relu; else 0.11 / sqrt(steps), at most 0.005)"
     )
     lr_warmup: Fraction = Field(0.05, description="share of the steps over which the learning rate rises")
     lr_decay: Fraction = Field(0.2, description="share of the steps, at the end, over which the rate falls to 0")

@@ -41,7 +41,6 @@ class WeightFiles:
 
         """
         self._folder = folder
-        self._files: dict[str, Any] = {}
         self._headers: dict[str, tuple[int, dict[str, Any]]] = {}
         self._place = _places(folder)
         self._names: dict[int | None, list[str]] = {}
@@ -56,8 +55,15 @@ class WeightFiles:
         return self._names.get(layer, [])
 
     def tensors(self, layer: int | None) -> dict[str, Lazy]:
-        """Return a layer's tensors, none of them read; None: those that belong to no layer."""
-        return {name: self._open(self._place[name]).get_slice(name) for name in self.names(layer)}
+        """Return a layer's tensors, none of them read; None: those that belong to no layer.
+
+        A file is mapped as long as one of its tensors is in use: nothing maps what was used, so it can be given back.
+        """
+        names = self.names(layer)
+        files: dict[str, Any] = {
+            file: safe_open(self._folder / file, "pt") for file in {self._place[name] for name in names}
+        }
+        return {name: files[self._place[name]].get_slice(name) for name in names}
 
     def ranges(self, layer: int | None) -> list[tuple[str, int, int]]:
         """Return where a layer's tensors are: file, first byte, and the byte after the last, in order."""
@@ -80,11 +86,6 @@ class WeightFiles:
                     left -= count
             total += last - first
         return total
-
-    def _open(self, file: str) -> Any:
-        if file not in self._files:
-            self._files[file] = safe_open(self._folder / file, "pt")
-        return self._files[file]
 
     def _header(self, file: str) -> tuple[int, dict[str, Any]]:
         """Return where a file's tensors begin, and its header."""

@@ -6,7 +6,8 @@ B = rows, D = d_model, A = dead features.
     e_hat = ReLU(the k_aux largest of z among dead features) W_dec       without b_dec: e has no bias to add
     auxk  = coefficient * min(dead / k_aux, 1) * sum |e - e_hat|^2 / sum |e - mean e|^2        0 where that is 0 / 0
 
-It is the loss of every architecture whose L0 is set by k.
+It is the loss of every architecture whose L0 is set by k. The paper's k_aux is half of d_model; k is what makes dead
+features specialise instead of sharing what is left over (figures: docs/decisions.md).
 """
 
 from __future__ import annotations
@@ -35,19 +36,14 @@ class AuxK:
         coefficient: what it is multiplied by.
         dead_A: int64 numbers of this shard's features that count as dead.
         dead: how many count as dead on all shards.
+        k_aux: how many of them take part for each row.
 
     """
 
     coefficient: float
     dead_A: Tensor
     dead: int
-
-
-def k_aux(d_model: int) -> int:
-    """Return how many dead features take part for each row: the power of two nearest to d_model / 2 (appendix A.2)."""
-    half = max(1, d_model // 2)
-    below = 1 << (half.bit_length() - 1)
-    return below if half - below <= 2 * below - half else 2 * below
+    k_aux: int
 
 
 def add_auxk(
@@ -62,9 +58,9 @@ def add_auxk(
 
     All ranks have to call it where a feature is dead on any.
 
-    k_aux is large (half of d_model), so the products over the dead features are dense.
+    k_aux may be large, so the products over the dead features are dense.
     """
-    dead_A, wanted, shard = auxk.dead_A, k_aux(x_centred_BD.shape[1]), batch.shard
+    dead_A, wanted, shard = auxk.dead_A, auxk.k_aux, batch.shard
     W_enc_AD, W_dec_AD = weights.W_enc_FD[dead_A], weights.W_dec_FD[dead_A]
     z_BA = product(x_centred_BD, W_enc_AD.T, batch.dtype) + weights.b_enc_F[dead_A]
     f_BA = z_BA.relu() if auxk.dead <= wanted else _keep_top(z_BA, wanted, shard)

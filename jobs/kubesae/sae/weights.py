@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # A free decoder starts with short rows, so that the first reconstructions are small (Anthropic, "Update on how we train
 # SAEs", April 2024).
 FREE_DECODER_NORM = 0.1
+# Measured: docs/decisions.md.
+_ENCODER_START = 0.3
 _MEDIAN_STEPS = 50
 
 
@@ -123,8 +125,9 @@ def initial_weights(
 ) -> Weights:
     """Weights to start training from: random decoder directions, the encoder tied to them, b_dec the sample's centre.
 
-    W_enc = W_dec at the start and b_dec = the geometric median of a sample are what arXiv 2406.04093 (appendix A) does;
-    without the second, inputs with a mean cost many steps.
+    The tied encoder and b_dec = the geometric median of a sample are what arXiv 2406.04093 (appendix A) does; without
+    the second, inputs with a mean cost many steps. Where k sets L0 the encoder begins as `_ENCODER_START` of the
+    decoder: random features that overlap reconstruct too much together, and learn to be smaller before anything else.
 
     Args:
         config: sizes.
@@ -140,7 +143,7 @@ def initial_weights(
     directions_FD = torch.randn(config.d_sae, config.d_model, generator=generator)
     directions_FD *= decoder_norm / torch.linalg.vector_norm(directions_FD, dim=1, keepdim=True)
     weights = no_weights(config, device or sample_SD.device)
-    weights.W_enc_FD.copy_(directions_FD)
+    weights.W_enc_FD.copy_(directions_FD if config.k is None else _ENCODER_START * directions_FD)
     weights.W_dec_FD.copy_(directions_FD)
     weights.b_dec_D.copy_(geometric_median(sample_SD) if centre == "median" else sample_SD.double().mean(0))
     if weights.log_threshold_F is not None:

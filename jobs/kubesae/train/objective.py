@@ -43,7 +43,7 @@ def forward_backward(
 ) -> tuple[Step, float | None]:
     """Return the step of normalised rows, and the batch's cutoff where there is one."""
     if now.k is not None:
-        auxk = AuxK(settings.auxk_coeff, now.dead_A, now.dead)
+        auxk = AuxK(settings.auxk_coeff, now.dead_A, now.dead, settings.k_aux or settings.k)
         if config.solves_threshold:
             return batchtopk.loss_and_gradients(x_BD, weights, now.k, auxk, batch, config.prefixes)
         return topk.loss_and_gradients(x_BD, weights, now.k, auxk, batch), None

@@ -9,7 +9,7 @@ import math
 
 _RELU_RATE = 3e-4
 _RATE = 0.11
-_HIGHEST_RATE = 0.01
+_HIGHEST_RATE = 0.005
 # The controller changes the coefficient by a factor of e over this share of the run while L0 is e times too high.
 _RESPONSE = 0.03
 # Largest error, as log(L0 / target), that it acts on: L0 starts far off, and the coefficient must not run away.
@@ -22,9 +22,9 @@ def default_rate(architecture: str, total_steps: int) -> float:
     """Return the peak of the learning rate where none is given.
 
     A short training needs a higher one: what is best falls as the root of its length. On planted features (width 256,
-    4,096 features, k = 8) the best of 4e-4 to 1e-2 was 1e-2 for 120 steps and 5e-3 for 500 and 2,000; SAEs of language
-    models are trained with about 3e-4 for 100,000 and more, which is the rule's value there. ReLU + L1 has 3e-4 always:
-    its coefficient's unit was found with it.
+    4,096 features, k = 8) the best of 4e-4 to 1e-2 was 5e-3 for 500 and 2,000 steps; more than that costs wide SAEs
+    their features (docs/decisions.md). SAEs of language models are trained with about 3e-4 for 100,000 steps and more,
+    which is the rule's value there. ReLU + L1 has 3e-4 always: its coefficient's unit was found with it.
     """
     return _RELU_RATE if architecture == "relu" else min(_HIGHEST_RATE, _RATE / math.sqrt(max(1, total_steps)))
 

@@ -92,7 +92,9 @@ def test_each_phase_runs_its_command():
 
 
 def test_a_truncated_model_is_cut_once_and_taken_as_it_is_from_the_mirror():
-    values = merged(VALUES, {"experiment": {"layers": [3, 7, 12], "sae": [{"layer": 12}]}, "phases": {"fetch": {"truncate": True}}})
+    values = merged(
+        VALUES, {"experiment": {"layers": [3, 7, 12], "sae": [{"layer": 12}]}, "phases": {"fetch": {"truncate": True}}}
+    )
     objects = render("experiment", values)
     cut = ["truncate", "--from", "organisation/m", "--to", "s3://b/m", "--layers", "12"]
     assert container(job(objects, "fetch"))["args"] == cut

@@ -30,7 +30,7 @@ def make(seed: int = 0) -> tuple[torch.Tensor, Weights]:
 
 
 def run(x: torch.Tensor, weights: Weights, dead: list[int], total_rows: int = B) -> tuple[Step, float]:
-    auxk = AuxK(COEFFICIENT, torch.tensor(dead, dtype=torch.int64), len(dead))
+    auxk = AuxK(COEFFICIENT, torch.tensor(dead, dtype=torch.int64), len(dead), 4)
     return batchtopk.loss_and_gradients(x, weights, K, auxk, Batch(total_rows, torch.float64))
 
 

@@ -20,7 +20,7 @@ B, D, F, K = 13, 8, 24, 3
 
 
 def run(x: torch.Tensor, weights: Weights, dead: list[int], prefixes: tuple[int, ...] | None) -> tuple[Step, float]:
-    auxk = AuxK(COEFFICIENT, torch.tensor(dead, dtype=torch.int64), len(dead))
+    auxk = AuxK(COEFFICIENT, torch.tensor(dead, dtype=torch.int64), len(dead), 4)
     return batchtopk.loss_and_gradients(x, weights, K, auxk, Batch(B, torch.float64), prefixes)
 
 

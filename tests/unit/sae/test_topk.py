@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from kubesae.sae import encoder, topk
-from kubesae.sae.auxk import AuxK, k_aux
+from kubesae.sae.auxk import AuxK
 from kubesae.sae.step import Batch
 from kubesae.sae.weights import Weights
 from sae_oracle import COEFFICIENT, assert_gradients, auxk_loss, leaves_of, rows_and_weights
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from kubesae.sae.step import Step
 
 B, D, F, K = 13, 8, 24, 3
-NO_AUXK = AuxK(0.0, torch.zeros(0, dtype=torch.int64), 0)
+K_AUX = 4
+NO_AUXK = AuxK(0.0, torch.zeros(0, dtype=torch.int64), 0, K_AUX)
 
 
 def make(seed: int = 0) -> tuple[torch.Tensor, Weights]:
@@ -41,7 +42,7 @@ def oracle(
 
 
 def run(x: torch.Tensor, weights: Weights, dead: list[int], coefficient: float = COEFFICIENT) -> Step:
-    auxk = AuxK(coefficient, torch.tensor(dead, dtype=torch.int64), len(dead))
+    auxk = AuxK(coefficient, torch.tensor(dead, dtype=torch.int64), len(dead), K_AUX)
     return topk.loss_and_gradients(x, weights, K, auxk, Batch(len(x), torch.float64))
 
 
@@ -114,12 +115,13 @@ def test_auxk_reconstructs_without_the_decoder_bias() -> None:
     living_only = Weights(*(w.clone() for w in weights))
     living_only.b_enc_F[:D] = 100.0
     living_only.W_dec_FD[:D] = 0.0  # the k largest are living features that add nothing: e = x - b_dec
-    step = topk.loss_and_gradients(x, living_only, D, AuxK(1.0, dead_A, len(dead_A)), Batch(len(x), torch.float64))
+    step = topk.loss_and_gradients(
+        x, living_only, D, AuxK(1.0, dead_A, len(dead_A), K_AUX), Batch(len(x), torch.float64)
+    )
     main = (x - b_dec).square().mean()
-    wanted = k_aux(D)
-    # k_aux of the D dimensions are reconstructed in each row; the rest of e stays
+    # K_AUX of the D dimensions are reconstructed in each row; the rest of e stays
     e = x - b_dec
-    left = e.square().sort(dim=1).values[:, : D - wanted].sum() / (e - e.mean(0)).square().sum()
+    left = e.square().sort(dim=1).values[:, : D - K_AUX].sum() / (e - e.mean(0)).square().sum()
     torch.testing.assert_close(step.loss, main + left)
 
 
@@ -143,13 +145,6 @@ def test_auxk_is_scaled_down_while_few_features_are_dead() -> None:
     torch.testing.assert_close(e_loss, expected)
 
 
-@pytest.mark.parametrize(
-    ("d_model", "expected"), [(1, 1), (8, 4), (512, 256), (576, 256), (768, 256), (900, 512), (1024, 512), (7168, 4096)]
-)
-def test_k_aux_is_the_power_of_two_nearest_to_half_of_d_model(d_model: int, expected: int) -> None:
-    assert k_aux(d_model) == expected
-
-
 def test_ranks_sum_to_the_whole_batch() -> None:
     """Two ranks with unequal shares: their losses and gradients add up to those of one process."""
     x, weights = make()
@@ -163,7 +158,7 @@ def test_ranks_sum_to_the_whole_batch() -> None:
             e_totals.append(mine)
             return mine if total is None else total
 
-        auxk = AuxK(COEFFICIENT, dead, len(dead))
+        auxk = AuxK(COEFFICIENT, dead, len(dead), K_AUX)
         return topk.loss_and_gradients(share, weights, K, auxk, Batch(B, torch.float64, reduce))
 
     for share in shares:
@@ -177,7 +172,7 @@ def test_ranks_sum_to_the_whole_batch() -> None:
 def test_bfloat16_products_stay_close_to_float32() -> None:
     x, weights = make()
     x, weights = x.float(), Weights(*(tensor.float() for tensor in weights))
-    auxk = AuxK(COEFFICIENT, torch.tensor([0, 3, 5, 8, 9]), 5)
+    auxk = AuxK(COEFFICIENT, torch.tensor([0, 3, 5, 8, 9]), 5, K_AUX)
     exact = topk.loss_and_gradients(x, weights, K, auxk, Batch(B, torch.float32))
     rounded = topk.loss_and_gradients(x, weights, K, auxk, Batch(B, torch.bfloat16))
     assert rounded.loss.dtype == torch.float32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from kubesae.sae import SaeConfig, initial_weights
@@ -15,9 +16,11 @@ def sample() -> torch.Tensor:
     return torch.randn(500, 6, generator=torch.Generator().manual_seed(0)) + 3
 
 
-def test_encoder_starts_as_the_decoder() -> None:
-    weights = initial_weights(TOPK, sample(), seed=1)
-    assert torch.equal(weights.W_enc_FD, weights.W_dec_FD)
+@pytest.mark.parametrize(("architecture", "share"), [("topk", 0.3), ("batchtopk", 0.3), ("relu", 1.0), ("gated", 1.0)])
+def test_encoder_starts_as_a_share_of_the_decoder(architecture: str, share: float) -> None:
+    k = 3 if share < 1 else None
+    weights = initial_weights(SaeConfig(architecture=architecture, d_model=6, d_sae=20, k=k), sample(), seed=1)
+    assert torch.equal(weights.W_enc_FD, share * weights.W_dec_FD)
     assert weights.W_enc_FD.data_ptr() != weights.W_dec_FD.data_ptr()
     assert torch.count_nonzero(weights.b_enc_F) == 0
 
@@ -26,7 +29,7 @@ def test_decoder_rows_have_the_norm_that_is_asked_for() -> None:
     torch.testing.assert_close(initial_weights(TOPK, sample(), 1).W_dec_FD.norm(dim=1), torch.ones(20))
     short = initial_weights(TOPK, sample(), 1, decoder_norm=0.1)
     torch.testing.assert_close(short.W_dec_FD.norm(dim=1), torch.full((20,), 0.1))
-    assert torch.equal(short.W_enc_FD, short.W_dec_FD)
+    assert torch.equal(short.W_enc_FD, 0.3 * short.W_dec_FD)
 
 
 def test_an_architecture_has_its_own_tensors() -> None:

@@ -163,7 +163,7 @@ def test_at_the_same_l0_trained_thresholds_reconstruct_as_topk_does(
     topk = another.run(TOPK | much | {"k": 5})
     result = training.run(settings | much | {"target_l0": 5.0})
     assert result.metrics["l0"] == pytest.approx(5.0, rel=0.05)
-    assert result.metrics["fvu"] < 1.3 * topk.metrics["fvu"]
+    assert result.metrics["fvu"] < 1.4 * topk.metrics["fvu"]
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,6 @@ def test_steering_leaves_a_coefficient_that_fits() -> None:
 
 def test_the_default_rate_falls_with_the_root_of_the_length() -> None:
     assert default_rate("relu", 50) == default_rate("relu", 10**6) == 3e-4
-    assert default_rate("topk", 50) == 0.01
-    assert default_rate("topk", 400) == pytest.approx(0.0055)
+    assert default_rate("topk", 50) == 0.005
+    assert default_rate("topk", 1600) == pytest.approx(0.00275)
     assert default_rate("jumprelu", 122_000) == pytest.approx(3.15e-4, rel=1e-3)

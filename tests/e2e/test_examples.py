@@ -43,7 +43,7 @@ def test_the_steps_of_a_study_are_there():
         "06-ablations",
         "07-reasoning",
     ]
-    assert len(FILES) == 2 * len(STEPS)
+    assert len([file for file in FILES if file.parent in STEPS]) == 2 * len(STEPS)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: "/".join(path.parts[-2:]))

@@ -13,6 +13,7 @@ Legend: B contexts, T tokens, D d_model.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -141,6 +142,7 @@ class Lane:
     def pass_layer(self, layer: int, raw: dict[str, Any]) -> list[tuple[int, Tensor]]:
         """Let all batches pass a layer, whose weights are `raw`; return its outputs [B, T, D] where it is captured."""
         self.skeleton.take(raw, layer)
+        raw.clear()  # packed weights are whole now
         for number, walk in self._walks.items():
             self._number = number
             walk.switch()
@@ -172,17 +174,14 @@ def _stop(_module: nn.Module, _inputs: Any) -> None:
         engine.switch()
 
 
-class _threads:  # noqa: N801 - used as a function
-    """A thread for each lane."""
-
-    def __init__(self, lanes: Sequence[Lane]) -> None:
-        self._pools = [ThreadPoolExecutor(1, "lane") for _ in lanes]
-
-    def __enter__(self) -> list[ThreadPoolExecutor]:
-        return self._pools
-
-    def __exit__(self, *_: object) -> None:
-        for pool in self._pools:
+@contextmanager
+def _threads(lanes: Sequence[Lane]) -> Iterator[list[ThreadPoolExecutor]]:
+    """Give a thread for each lane."""
+    pools = [ThreadPoolExecutor(1, "lane") for _ in lanes]
+    try:
+        yield pools
+    finally:
+        for pool in pools:
             pool.shutdown()
 
 

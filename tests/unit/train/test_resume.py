@@ -75,7 +75,7 @@ def test_a_crash_resumes_from_the_last_periodic_checkpoint(
     straight = another.run(TOPK)
     saved = []
     with monkeypatch.context() as patched:
-        at_call(patched, Checkpoints, "write", 2, lambda: saved.append(True))
+        at_call(patched, Checkpoints, "write", 1, lambda: saved.append(True))
         at_call(patched, Learner, "step", step, crash)
         with pytest.raises(CrashError):
             training.run(TOPK, Limits(interval=0.0))

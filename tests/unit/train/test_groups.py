@@ -68,7 +68,7 @@ def test_every_field_is_either_part_of_the_order_or_may_differ() -> None:
         "name", "architecture", "d_sae", "expansion", "l1_coeff", "target_l0", "k", "prefixes", "auxk_coeff",
         "dead_after", "lr", "lr_warmup", "lr_decay", "sparsity_warmup", "seed",
         "b_dec_start", "decoder", "jumprelu_recipe", "k_anneal", "k_start", "l0_coeff", "lr_decay_shape",
-        "resample", "threshold_reach",
+        "k_aux", "resample", "threshold_reach",
     }  # fmt: skip
     assert set(Sae.model_fields) == free | set(DataOrder._fields)
 

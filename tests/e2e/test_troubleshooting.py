@@ -23,7 +23,17 @@ from documented import blocks, cells, has, has_lines
 from faulty_proxy import FaultyProxy
 from kubesae.ledger import keys
 from kubesae.store import open_store
-from machine import Machine, collected_then, exported, hubless, imported, prepared_then, sweep
+from machine import (
+    Machine,
+    collected_then,
+    exported,
+    hubless,
+    imported,
+    planned_too_large,
+    planned_unknown,
+    prepared_then,
+    sweep,
+)
 from tiny_models import save_model, text
 
 NOBODY = "http://127.0.0.1:9"
@@ -233,17 +243,6 @@ def stopped(machine):
     printed = process.communicate(timeout=60)[0]
     assert process.returncode == 75
     return first + printed
-
-
-def planned_too_large(machine):
-    model = {"model": "moonshotai/Kimi-K2-Thinking", "layers": [45]}
-    return machine.run("plan", machine.file(**model), "--gpu", "l40s")
-
-
-def planned_unknown(machine):
-    (machine.folder / "model").mkdir()
-    (machine.folder / "model" / "config.json").write_text('{"model_type": "new"}')
-    return machine.run("plan", machine.file(model="model"))
 
 
 def in_the_way(machine):

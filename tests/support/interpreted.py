@@ -10,8 +10,8 @@ cannot be switched in the process of the tests.
 from __future__ import annotations
 
 import os
-import pickle
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, Self
 from unittest.mock import patch
@@ -37,18 +37,53 @@ class Interpreter:
 
     def __call__(self, function: str | Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """Return what the function gives for copies of these arguments; a name is one of `launches`."""
-        # as bytes, because tensors between processes would share memory
         with patch.dict(os.environ, {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}):
-            done = self._pool.submit(_call, pickle.dumps((function, arguments, named)))
-        return pickle.loads(done.result())
+            done = self._pool.submit(_call, function, _apart(arguments), _apart(named))
+        return _whole(done.result())
 
 
-def _call(packed: bytes) -> bytes:
+@dataclass(frozen=True)
+class _Numbers:
+    """A tensor's bytes: tensors between processes would share memory."""
+
+    data: bytearray
+    dtype: Any
+    shape: tuple[int, ...]
+
+
+def _apart(value: Any) -> Any:
+    """Return a value with bytes in place of tensors."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        data = bytearray(value.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return _Numbers(data, value.dtype, tuple(value.shape))
+    return _each(_apart, value)
+
+
+def _whole(value: Any) -> Any:
+    """Return a value with tensors in place of their bytes."""
+    import torch
+
+    if isinstance(value, _Numbers):
+        flat = torch.frombuffer(value.data, dtype=value.dtype) if value.data else torch.empty(0, dtype=value.dtype)
+        return flat.view(value.shape)
+    return _each(_whole, value)
+
+
+def _each(change: Callable[[Any], Any], value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: change(item) for name, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(change(item) for item in value)
+    return value
+
+
+def _call(function: str | Callable[..., Any], arguments: Any, named: Any) -> Any:
     from kubesae.sae.gpu import launches
 
-    function, arguments, named = pickle.loads(packed)
     call = getattr(launches, function) if isinstance(function, str) else function
-    return pickle.dumps(call(*arguments, **named))
+    return _apart(call(*_whole(arguments), **_whole(named)))
 
 
 def adam_stepped(tensors: tuple[Any, ...], along_F: Any, **named: Any) -> tuple[Any, ...]:

@@ -129,3 +129,14 @@ def imported(machine, name, folder):
         machine.fixture()
     flags = ["--from", folder, "--sae-name", "theirs", "--layer", "0"]
     return machine.run("import", "--data", data, "--format", name, *flags)
+
+
+def planned_too_large(machine):
+    model = {"model": "moonshotai/Kimi-K2-Thinking", "layers": [45]}
+    return machine.run("plan", machine.file(**model), "--gpu", "l40s")
+
+
+def planned_unknown(machine):
+    (machine.folder / "model").mkdir()
+    (machine.folder / "model" / "config.json").write_text('{"model_type": "new"}')
+    return machine.run("plan", machine.file(model="model"))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path  # noqa: TC003 - dataclasses look at it
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from kubesae.errors import ConfigError
 from kubesae.fetch.note import FileNote
 from kubesae.fetch.sources import Source
 from kubesae.model.source import ModelSource, read_config
-from kubesae.model.weight_files import HEADER_LENGTH, INDEX, WHOLE, layer_of
+from kubesae.model.weight_files import HEADER_LENGTH, INDEX, WHOLE, layer_of, read_header
 from kubesae.store.disk import disk_errors
 
 if TYPE_CHECKING:
@@ -144,10 +145,7 @@ class TruncatedSource(Source):
 
     def _pieces(self, file: str) -> dict[str, Piece]:
         """Return the tensors of a file by name, in the order of their bytes."""
-        length = int.from_bytes(self.inner.read(file, 0, HEADER_LENGTH), "little")
-        start = HEADER_LENGTH + length
-        header = json.loads(self.inner.read(file, HEADER_LENGTH, start))
-        header.pop("__metadata__", None)
+        start, header = read_header(partial(self.inner.read, file))
         found = {
             name: Piece(file, entry, start + entry["data_offsets"][0], start + entry["data_offsets"][1])
             for name, entry in header.items()

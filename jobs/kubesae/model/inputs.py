@@ -37,8 +37,7 @@ def inputs_of(batch: Batch, model: nn.Module, device: torch.device, dtype: torch
         ConfigError: the model cannot keep documents apart.
 
     """
-    # BERT and its kin attend in both directions; transformers marks the attention of all others.
-    causal = any(getattr(module, "is_causal", False) for module in model.modules())
+    causal = is_causal(model)
     inputs: dict[str, Any] = {"input_ids": torch.from_numpy(batch.ids_BT.astype(np.int64)).to(device)}
     if batch.documents_BT is not None:
         if "sliding_attention" in (getattr(model.config, "layer_types", None) or ()):
@@ -51,6 +50,11 @@ def inputs_of(batch: Batch, model: nn.Module, device: torch.device, dtype: torch
     if causal:
         inputs["use_cache"] = False
     return inputs
+
+
+def is_causal(model: nn.Module) -> bool:
+    """Whether tokens see only earlier ones: transformers marks the attention of all but BERT and its kin."""
+    return any(getattr(module, "is_causal", False) for module in model.modules())
 
 
 def _document_mask(documents_BT: torch.Tensor, dtype: torch.dtype, *, causal: bool) -> torch.Tensor:

@@ -13,7 +13,7 @@ from torch import nn
 
 from kubesae.errors import ConfigError
 from kubesae.model.quantised import dequantised
-from kubesae.model.truncate import DTYPES, WEIGHTS_ADVICE, find_layers, truncate_config
+from kubesae.model.truncate import DTYPES, WEIGHTS_ADVICE, find_layers, path_of, truncate_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,7 +46,7 @@ class Skeleton:
             model = AutoModel.from_config(config, dtype=self.dtype, trust_remote_code=source.trust_remote_code)
         self.model: PreTrainedModel = model.eval()
         self.layers = find_layers(model, depth)
-        self.path = next(name for name, module in model.named_modules() if module is self.layers)
+        self.path = path_of(self.layers, model)
         for module in model.modules():
             for name, buffer in module.named_buffers(recurse=False):
                 module.register_buffer(name, buffer.to(device), name not in module._non_persistent_buffers_set)  # noqa: SLF001 - has no public name

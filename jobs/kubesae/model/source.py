@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kubesae.experiment import Experiment
 
 # Model types whose code comes with their repositories, and is that of one that transformers has.
-_SAME_AS = {"kimi_k2": "deepseek_v3"}
+SAME_AS = {"kimi_k2": "deepseek_v3"}
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def read_config(path: Path | str, revision: str | None, *, trust_remote_code: bo
     from transformers import AutoConfig, PreTrainedConfig  # noqa: PLC0415 - seconds to import
 
     values, _ = PreTrainedConfig.get_config_dict(path, revision=revision)
-    same = _SAME_AS.get(values.get("model_type", ""))
+    same = SAME_AS.get(values.get("model_type", ""))
     if same is None:
         return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     values = {name: value for name, value in values.items() if name != "auto_map"}

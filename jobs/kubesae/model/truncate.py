@@ -70,6 +70,12 @@ def load_truncated(source: ModelSource, depth: int, dtype: str, device: str) -> 
     return model.eval()  # type: ignore[no-any-return]
 
 
+def path_of(part: nn.Module, model: nn.Module) -> str:
+    """Return the name that a part of a model has in it."""
+    names: dict[int, str] = {id(module): name for name, module in model.named_modules()}
+    return names[id(part)]
+
+
 def find_layers(model: nn.Module, depth: int) -> nn.ModuleList:
     """Return the list of the model's layers: its first ModuleList with `depth` entries.
 

@@ -19,7 +19,7 @@ from kubesae.hub import loading
 from kubesae.model.truncate import WEIGHTS_ADVICE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from kubesae.model.quantised import Lazy
     from kubesae.model.source import ModelSource
@@ -91,9 +91,16 @@ class WeightFiles:
         """Return where a file's tensors begin, and its header."""
         if file not in self._headers:
             with (self._folder / file).open("rb") as opened:
-                length = int.from_bytes(opened.read(HEADER_LENGTH), "little")
-                self._headers[file] = HEADER_LENGTH + length, json.loads(opened.read(length))
+                self._headers[file] = read_header(lambda start, stop: opened.read(stop - start))
         return self._headers[file]
+
+
+def read_header(read: Callable[[int, int], bytes]) -> tuple[int, dict[str, Any]]:
+    """Return where a safetensors file's tensors begin, and what it says of each; it reads from its start, in order."""
+    start = HEADER_LENGTH + int.from_bytes(read(0, HEADER_LENGTH), "little")
+    header: dict[str, Any] = json.loads(read(HEADER_LENGTH, start))
+    header.pop("__metadata__", None)
+    return start, header
 
 
 def layer_of(name: str, path: str) -> int | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kubesae.errors import ConfigError
+from kubesae.model.source import SAME_AS
 from kubesae.plan.quantization import Packing, is_unknown, packing_of
 from kubesae.plan.shape import Attention, Group, Layer, ModelShape, by_kind
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from kubesae.plan.known import ModelConfig
-
-# Architectures that transformers does not know under the name that their config gives.
-ALIASES = {"kimi_k2": "deepseek_v3"}
 
 _ITEMSIZE = {"bfloat16": 2, "float16": 2, "float32": 4}
 _TOP_K = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts", "moe_top_k")
@@ -42,14 +40,14 @@ def count(source: ModelConfig, *, trust_remote_code: bool = False) -> ModelShape
     config = transformers_config(source, trust_remote_code=trust_remote_code)
     model = _build(source, config, trust_remote_code=trust_remote_code)
     text = config.get_text_config()
-    from kubesae.model.truncate import find_layers  # noqa: PLC0415 - loads torch
+    from kubesae.model.inputs import is_causal  # noqa: PLC0415 - loads torch
+    from kubesae.model.truncate import find_layers, path_of  # noqa: PLC0415
 
     layers = find_layers(model, int(text.num_hidden_layers))
     quantization = source.values.get("quantization_config")
     counter = _Counter(model, text, packing_of(quantization), _ITEMSIZE.get(source.stored, 2))
-    prefix = next(name for name, module in model.named_modules() if module is layers)
-    before, inside, after = counter.run(prefix, len(layers))
-    causal = any(getattr(module, "is_causal", False) for module in model.modules())
+    before, inside, after = counter.run(path_of(layers, model), len(layers))
+    causal = is_causal(model)
     packing = packing_of(quantization)
     words = packing.words if packing else str(quantization.get("quant_method")) if quantization else None
     return ModelShape(
@@ -82,7 +80,7 @@ def transformers_config(source: ModelConfig, *, trust_remote_code: bool = False)
 
     values = {name: value for name, value in source.values.items() if name not in {"quantization_config", "auto_map"}}
     kind = values.pop("model_type", None)
-    kind = ALIASES.get(str(kind), str(kind))
+    kind = SAME_AS.get(str(kind), str(kind))
     try:
         if kind in CONFIG_MAPPING:
             return CONFIG_MAPPING[kind].from_dict(values)

@@ -32,7 +32,9 @@ from machine import (
     planned_too_large,
     planned_unknown,
     prepared_then,
+    same_name_other_settings,
     sweep,
+    two_saes,
 )
 from tiny_models import save_model, text
 
@@ -219,19 +221,6 @@ def test_a_symptom_prints_what_the_page_says(names, machine, request):
 
 
 # --- the other messages -----------------------------------------------------------------------------------------------
-
-
-def same_name_other_settings(machine):
-    data = machine.fixture()
-    machine.train(data, "--sae-name", "a")
-    return machine.train(data, "--sae-name", "a", "--lr", "1e-5")
-
-
-def two_saes(machine):
-    data = machine.fixture()
-    machine.train(data, "--sae-name", "a")
-    machine.train(data, "--sae-name", "b")
-    return machine.run("evaluate", "--data", data, "--ce-contexts", "0")
 
 
 def stopped(machine):

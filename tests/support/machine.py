@@ -140,3 +140,16 @@ def planned_unknown(machine):
     (machine.folder / "model").mkdir()
     (machine.folder / "model" / "config.json").write_text('{"model_type": "new"}')
     return machine.run("plan", machine.file(model="model"))
+
+
+def same_name_other_settings(machine):
+    data = machine.fixture()
+    machine.train(data, "--sae-name", "a")
+    return machine.train(data, "--sae-name", "a", "--lr", "1e-5")
+
+
+def two_saes(machine):
+    data = machine.fixture()
+    machine.train(data, "--sae-name", "a")
+    machine.train(data, "--sae-name", "b")
+    return machine.run("evaluate", "--data", data, "--ce-contexts", "0")

@@ -29,10 +29,14 @@ from machine import (
     exported,
     hubless,
     imported,
+    imported_twice,
+    in_the_way,
+    packed_otherwise,
     planned_too_large,
     planned_unknown,
     prepared_then,
     same_name_other_settings,
+    streamed,
     sweep,
     two_saes,
 )
@@ -234,11 +238,6 @@ def stopped(machine):
     return first + printed
 
 
-def in_the_way(machine):
-    (machine.folder / "file").touch()
-    return machine.run("prepare", machine.file(data=str(machine.folder / "file" / "below")))
-
-
 def no_bucket(machine, request):
     bucket = request.getfixturevalue("s3_bucket")
     return machine.run("prepare", machine.file(data=f"{bucket}-none/prefix"))
@@ -248,12 +247,6 @@ def wrong_secret(machine, request):
     bucket = request.getfixturevalue("s3_bucket")
     machine.monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     return machine.run("prepare", machine.file(data=f"{bucket}/prefix"))
-
-
-def imported_twice(machine):
-    folder = exported(machine, "sparsify")
-    assert "imported" in imported(machine, "sparsify", folder)
-    return imported(machine, "sparsify", folder)
 
 
 def imported_with(machine, name, **changes):
@@ -316,6 +309,10 @@ OTHERS = {
         "prepare", m.file(tokens=10_000_000)
     ),
     "Layer <n> is out of range: <model> has layers 0 to <n>.": lambda m: m.run("prepare", m.file(layers=[99])),
+    "The model's weights are quantised by <name>, which the streamed engine does not read.": lambda m: streamed(
+        m, packed_otherwise
+    ),
+    "<path> has no safetensors weights": lambda m: streamed(m, lambda model: (model / "model.safetensors").unlink()),
     "It cannot be run as it is: <reason>": planned_too_large,
     "transformers does not know the architecture <name> of <model>.": planned_unknown,
     "Cannot read the calibration <path>: <reason>": lambda m: m.run(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -153,3 +155,28 @@ def two_saes(machine):
     machine.train(data, "--sae-name", "a")
     machine.train(data, "--sae-name", "b")
     return machine.run("evaluate", "--data", data, "--ce-contexts", "0")
+
+
+def in_the_way(machine):
+    (machine.folder / "file").touch()
+    return machine.run("prepare", machine.file(data=str(machine.folder / "file" / "below")))
+
+
+def imported_twice(machine):
+    folder = exported(machine, "sparsify")
+    assert "imported" in imported(machine, "sparsify", folder)
+    return imported(machine, "sparsify", folder)
+
+
+def streamed(machine, change):
+    """Collect by the streamed engine from a model that `change` was made to, a function of its folder."""
+    model = machine.folder / "model"
+    shutil.copytree(machine.inputs / "model", model)
+    machine.run("prepare", machine.file(model=str(model)))
+    change(model)
+    return machine.run("collect", machine.file(model=str(model), collect={"engine": "streamed"}), "--all")
+
+
+def packed_otherwise(model):
+    config = model / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": {"quant_method": "gptq"}}))

@@ -50,7 +50,7 @@ def main() -> None:
     for _ in range(repeats + 1):
         began = time.perf_counter()
         for _number, _layer, output_BTD in made.run(batches):
-            total += output_BTD.double().sum()
+            total += output_BTD.sum(dtype=torch.float64)
         seconds.append(time.perf_counter() - began)
     print(
         json.dumps(

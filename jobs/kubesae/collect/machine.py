@@ -19,7 +19,7 @@ def load_engine(experiment: Experiment, source: ModelSource) -> Engine:
     if experiment.collect.engine == "streamed":
         from kubesae.model.streamed import StreamedEngine  # noqa: PLC0415 - imports torch
 
-        return StreamedEngine.load(*wanted)
+        return StreamedEngine.load(*wanted, experiment.collect.weights)
     from kubesae.model.resident import ResidentEngine  # noqa: PLC0415
 
     return ResidentEngine.load(*wanted)

@@ -68,6 +68,11 @@ class Collect(Section):
         description="tokens, of whole parts, that pass a layer before the next one is loaded (streamed): their hidden "
         "states are held in memory, and all of them are done again after an interruption",
     )
+    weights: Literal["auto", "cached", "direct"] = Field(
+        "auto",
+        description="how layers are read (streamed); cached: through the page cache, which workers of a node share; "
+        "direct: past it; auto: cached where all of them fit this worker's memory",
+    )
     device: str = Field("auto", description="auto: all GPUs of the slot, else the CPU; or a torch device")
     forward_batch: Positive = Field(8, description="contexts in one forward pass; halved when memory runs out")
     threads: int | None = Field(None, ge=1, description="CPU threads of one worker (default: cores / workers)")

@@ -72,7 +72,7 @@ def unpack4(packed: Tensor, scale: Tensor, shape: list[int]) -> Tensor:
 
     """
     out, columns = shape
-    shifts = torch.arange(0, _BITS * _IN_A_WORD, _BITS, dtype=torch.int32)
+    shifts = torch.arange(0, _BITS * _IN_A_WORD, _BITS, dtype=torch.int32, device=packed.device)
     numbers = (packed.unsqueeze(-1) >> shifts) & 0xF
     numbers = numbers.view(out, -1)[:, :columns].sub_(8)
     groups = numbers.view(out, scale.shape[1], -1).to(scale.dtype)

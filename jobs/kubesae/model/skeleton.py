@@ -16,13 +16,12 @@ from kubesae.model.quantised import dequantised
 from kubesae.model.truncate import DTYPES, WEIGHTS_ADVICE, find_layers, path_of, truncate_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from transformers import PreTrainedModel
 
     from kubesae.model.quantised import Lazy
     from kubesae.model.source import ModelSource
-    from kubesae.model.weight_files import WeightFiles
 
 
 class Skeleton:
@@ -57,11 +56,10 @@ class Skeleton:
             device_map={"": device},
         )
 
-    def fetch(self, files: WeightFiles, layer: int | None) -> dict[str, Lazy]:
-        """Return the tensors of a layer, as they are stored; on GPUs, there. None: those that belong to no layer."""
-        tensors = files.tensors(layer)
+    def bring(self, tensors: Mapping[str, Lazy]) -> dict[str, Lazy]:
+        """Return tensors of a layer as they are stored; on GPUs, there."""
         if self._copies is None:
-            return tensors
+            return dict(tensors)
         with torch.cuda.stream(self._copies):  # beside what computes
             moved: dict[str, Lazy] = {
                 name: tensor[...].pin_memory().to(self.device, non_blocking=True) for name, tensor in tensors.items()
@@ -70,7 +68,7 @@ class Skeleton:
         return moved
 
     def take(self, raw: dict[str, Lazy], layer: int | None = None) -> None:
-        """Put in what `fetch` gave.
+        """Put in what `bring` gave.
 
         Raises:
             ConfigError: a weight is missing, or has another shape.

@@ -24,6 +24,7 @@ from kubesae.memory import memory_for
 from kubesae.model.inputs import device_name, hidden_states, inputs_of
 from kubesae.model.skeleton import Skeleton
 from kubesae.model.weight_files import WeightFiles, local_folder
+from kubesae.model.weight_readers import CachedReader, reader_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from kubesae.model.inputs import Batch
     from kubesae.model.source import ModelSource
+    from kubesae.model.weight_readers import Reader
 
 
 class StreamedEngine:
@@ -40,14 +42,18 @@ class StreamedEngine:
 
     name = "streamed"
 
-    def __init__(self, lanes: Sequence[Lane], files: WeightFiles, depth: int) -> None:
+    def __init__(self, lanes: Sequence[Lane], reader: Reader, depth: int) -> None:
         """`lanes` are the devices, which share out the batches and each reading of the weights."""
         self._lanes = lanes
-        self._files = files
+        self._reader = reader
         self._depth = depth
+        self._reading = ThreadPoolExecutor(1, "weights")
+        self._ahead: Future[list[dict[str, Any]]] | None = None  # layer 0, while the last one of a block computes
 
     @classmethod
-    def load(cls, source: ModelSource, layers: Sequence[int], dtype: str, device: str) -> StreamedEngine:
+    def load(
+        cls, source: ModelSource, layers: Sequence[int], dtype: str, device: str, weights: str = "auto"
+    ) -> StreamedEngine:
         """Build a model without weights on each device, and load what belongs to no layer.
 
         Args:
@@ -55,6 +61,7 @@ class StreamedEngine:
             layers: those to capture.
             dtype: the model computes in this.
             device: a torch device, several with commas between them, or `auto`: all visible GPUs, else the CPU.
+            weights: how they are read: `cached`, `direct`, or `auto`: by the memory there is.
 
         Raises:
             ConfigError: there are no such weights, or they are quantised in a way that is not read.
@@ -67,8 +74,9 @@ class StreamedEngine:
             skeletons = [Skeleton(source, depth, dtype, place) for place in devices(device)]
             files = WeightFiles(local_folder(source, skeletons[0].path, depth), skeletons[0].path, depth)
             for skeleton in skeletons:
-                skeleton.take(skeleton.fetch(files, None))
-        return cls([Lane(skeleton, set(layers)) for skeleton in skeletons], files, depth)
+                skeleton.take(skeleton.bring(CachedReader(files).tensors(None)))
+            reader = reader_for(files, depth, weights)
+        return cls([Lane(skeleton, set(layers)) for skeleton in skeletons], reader, depth)
 
     @property
     def device_name(self) -> str:
@@ -78,14 +86,14 @@ class StreamedEngine:
     def run(self, batches: Sequence[Batch]) -> Iterator[tuple[int, int, Tensor]]:
         """Yield each batch's number, each captured layer and its output [B, T, D], layer by layer."""
         shares = [list(enumerate(batches))[place :: len(self._lanes)] for place in range(len(self._lanes))]
-        with ThreadPoolExecutor(1, "weights") as reading, _threads(self._lanes) as threads:
-            ahead = reading.submit(self._read, 0)
+        ahead = self._ahead or self._reading.submit(self._read, 0)
+        self._ahead = None
+        with _threads(self._lanes) as threads:
             try:
                 _wait(thread.submit(lane.begin, share) for thread, lane, share in self._each(threads, shares))
                 for layer in range(self._depth):
                     fetched = ahead.result()
-                    if layer + 1 < self._depth:
-                        ahead = reading.submit(self._read, layer + 1)
+                    ahead = self._reading.submit(self._read, (layer + 1) % self._depth)
                     passing = [
                         thread.submit(lane.pass_layer, layer, raw) for thread, lane, raw in self._each(threads, fetched)
                     ]
@@ -93,6 +101,7 @@ class StreamedEngine:
                     for done in passing:
                         for number, output_BTD in done.result():
                             yield number, layer, output_BTD
+                self._ahead = ahead
             finally:
                 _wait(thread.submit(lane.end) for thread, lane in zip(threads, self._lanes, strict=True))
 
@@ -101,8 +110,8 @@ class StreamedEngine:
 
     def _read(self, layer: int) -> list[dict[str, Any]]:
         """Read a layer once, and bring it to each device."""
-        self._files.read_ahead(layer)
-        return [lane.skeleton.fetch(self._files, layer) for lane in self._lanes]
+        self._reader.read(layer)
+        return [lane.skeleton.bring(self._reader.tensors(layer)) for lane in self._lanes]
 
 
 class Lane:

@@ -1,16 +1,11 @@
-"""The tensors of a checkpoint in safetensors files, by name and by layer; each is read when it is needed.
-
-Files are mapped: on CPUs a weight is its place in the page cache, which all processes of a node share and the kernel
-takes back when memory is short. `read_ahead` brings a layer there before it is needed.
-"""
+"""Where the tensors of a checkpoint are in its safetensors files, by name and by layer; `weight_readers` read them."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import safe_open
 
@@ -21,13 +16,21 @@ from kubesae.model.truncate import WEIGHTS_ADVICE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from kubesae.model.quantised import Lazy
     from kubesae.model.source import ModelSource
 
 INDEX = "model.safetensors.index.json"
 WHOLE = "model.safetensors"
-_READ = 8 << 20
 HEADER_LENGTH = 8  # bytes of the length of a file's header
+
+
+class Entry(NamedTuple):
+    """Where a tensor is: its file, its first byte there, the byte after its last; and its dtype, as named there."""
+
+    file: str
+    first: int
+    last: int
+    dtype: str
+    shape: list[int]
 
 
 class WeightFiles:
@@ -40,7 +43,7 @@ class WeightFiles:
             ConfigError: there are no safetensors weights, or none for a layer up to `depth`.
 
         """
-        self._folder = folder
+        self.folder = folder
         self._headers: dict[str, tuple[int, dict[str, Any]]] = {}
         self._place = _places(folder)
         self._names: dict[int | None, list[str]] = {}
@@ -54,44 +57,36 @@ class WeightFiles:
         """Return the names of a layer's tensors; None: of those that belong to no layer."""
         return self._names.get(layer, [])
 
-    def tensors(self, layer: int | None) -> dict[str, Lazy]:
-        """Return a layer's tensors, none of them read; None: those that belong to no layer.
-
-        A file is mapped as long as one of its tensors is in use: nothing maps what was used, so it can be given back.
-        """
-        names = self.names(layer)
-        files: dict[str, Any] = {
-            file: safe_open(self._folder / file, "pt") for file in {self._place[name] for name in names}
-        }
-        return {name: files[self._place[name]].get_slice(name) for name in names}
-
     def ranges(self, layer: int | None) -> list[tuple[str, int, int]]:
         """Return where a layer's tensors are: file, first byte, and the byte after the last, in order."""
-        found = []
+        return sorted((entry.file, entry.first, entry.last) for entry in self.entries(layer).values())
+
+    def size(self, layers: Iterable[int]) -> int:
+        """Return how many bytes the tensors of `layers` are."""
+        return sum(last - first for layer in layers for _, first, last in self.ranges(layer))
+
+    def entries(self, layer: int | None) -> dict[str, Entry]:
+        """Return what the headers say of a layer's tensors, by name."""
+        found = {}
         for name in self.names(layer):
             start, header = self._header(self._place[name])
-            first, last = header[name]["data_offsets"]
-            found.append((self._place[name], start + first, start + last))
-        return sorted(found)
-
-    def read_ahead(self, layer: int) -> int:
-        """Bring a layer's tensors into the page cache; return how many bytes they are."""
-        total, scratch = 0, bytearray(_READ)
-        for name, first, last in self.ranges(layer):
-            with (self._folder / name).open("rb", buffering=0) as file:
-                os.posix_fadvise(file.fileno(), first, last - first, os.POSIX_FADV_WILLNEED)
-                file.seek(first)
-                left = last - first
-                while left and (count := file.readinto(memoryview(scratch)[: min(left, _READ)])):
-                    left -= count
-            total += last - first
-        return total
+            said = header[name]
+            first, last = said["data_offsets"]
+            found[name] = Entry(self._place[name], start + first, start + last, said["dtype"], said["shape"])
+        return found
 
     def _header(self, file: str) -> tuple[int, dict[str, Any]]:
         """Return where a file's tensors begin, and its header."""
         if file not in self._headers:
-            with (self._folder / file).open("rb") as opened:
-                self._headers[file] = read_header(lambda start, stop: opened.read(stop - start))
+            path = self.folder / file
+            with path.open("rb") as opened:
+                start, header = read_header(lambda start, stop: opened.read(stop - start))
+            wanted = start + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+            if path.stat().st_size < wanted:
+                raise ConfigError(
+                    f"{path} is cut off: it has {path.stat().st_size:,} bytes of {wanted:,}. Download it again."
+                )
+            self._headers[file] = start, header
         return self._headers[file]
 
 

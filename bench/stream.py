@@ -74,7 +74,7 @@ def planned_block(folder: Path) -> int:
         "context": CONTEXT,
         "contexts_per_part": CONTEXTS_PER_PART,
         "contexts_per_block": CONTEXTS_PER_PART,
-        "collect": {"forward_batch": BATCH},
+        "collect": {"forward_batch": BATCH, "weights": "direct"},
     }
     file.write_text(yaml.safe_dump(values))
     options = ["--gpu", "here", "--engine", "streamed", "--calibrate", "--calibration", str(folder.parent / "c.json")]

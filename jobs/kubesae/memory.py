@@ -34,6 +34,13 @@ def keep_memory() -> None:
         mallopt(_TRIM_THRESHOLD, 2 * _KEPT)
 
 
+def give_back() -> None:
+    """Give the kernel what this process freed: tensors that live long keep the C library from doing it by itself."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; others have none
+    if trim is not None:
+        trim(0)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that memory ran out, on a GPU or in the CPU allocator."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from kubesae.memory import memory_for
+from kubesae.memory import give_back, memory_for
 from kubesae.model.inputs import device_name, hidden_states, inputs_of
 from kubesae.model.skeleton import Skeleton
 from kubesae.model.weight_files import WeightFiles, local_folder
@@ -156,6 +156,7 @@ class Lane:
             self._number = number
             walk.switch()
         self.skeleton.drop(layer)
+        give_back()  # else it grows by what lies between hidden states, twice their size and more
         outputs, self._outputs = self._outputs, []
         return outputs
 

@@ -7,8 +7,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from safetensors import safe_open
-
 from kubesae.errors import ConfigError
 from kubesae.hub import loading
 from kubesae.model.truncate import WEIGHTS_ADVICE
@@ -45,7 +43,7 @@ class WeightFiles:
         """
         self.folder = folder
         self._headers: dict[str, tuple[int, dict[str, Any]]] = {}
-        self._place = _places(folder)
+        self._place = self._places()
         self._names: dict[int | None, list[str]] = {}
         for name in self._place:
             self._names.setdefault(layer_of(name, path), []).append(name)
@@ -74,6 +72,19 @@ class WeightFiles:
             first, last = said["data_offsets"]
             found[name] = Entry(self._place[name], start + first, start + last, said["dtype"], said["shape"])
         return found
+
+    def _places(self) -> dict[str, str]:
+        """Return which file each tensor is in."""
+        index = self.folder / INDEX
+        if index.exists():
+            places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            return places
+        if not (self.folder / WHOLE).exists():
+            raise ConfigError(
+                f"{self.folder} has no safetensors weights ({INDEX} or {WHOLE}), from which the streamed engine reads. "
+                "Give a model that has them."
+            )
+        return dict.fromkeys(self._header(WHOLE)[1], WHOLE)
 
     def _header(self, file: str) -> tuple[int, dict[str, Any]]:
         """Return where a file's tensors begin, and its header."""
@@ -105,22 +116,6 @@ def layer_of(name: str, path: str) -> int | None:
     """
     match = re.search(rf"(?:^|\.){re.escape(path)}\.(\d+)\.", name)
     return int(match[1]) if match else None
-
-
-def _places(folder: Path) -> dict[str, str]:
-    """Return which file each tensor is in."""
-    index = folder / INDEX
-    if index.exists():
-        places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return places
-    whole = folder / WHOLE
-    if not whole.exists():
-        raise ConfigError(
-            f"{folder} has no safetensors weights ({INDEX} or {WHOLE}), from which the streamed engine reads. Give a "
-            "model that has them."
-        )
-    with safe_open(whole, "pt") as file:
-        return dict.fromkeys(file.keys(), WHOLE)
 
 
 def local_folder(source: ModelSource, path: str, depth: int) -> Path:

@@ -1,6 +1,6 @@
 """How the weights of a layer come from disk: through the page cache where all layers fit memory, past it where not.
 
-Layers are read in turns. A cache that holds nearly all of them gives up each just before it is needed again, so it would
+Layers are read in turns. A cache that holds nearly all of them gives up each just before it is needed again: it would
 save nothing, cost a copy, and press on the memory that computing needs: then a layer is read straight into one of two
 buffers, while the other one's layer computes.
 
@@ -21,7 +21,7 @@ from safetensors import safe_open
 from kubesae import limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -117,21 +117,17 @@ class DirectReader:
         self._files = files
         self._runs = [list(_runs(files.ranges(layer))) for layer in range(depth)]
         size = max(runs[-1].place + runs[-1].last - runs[-1].first for runs in self._runs)
-        self._buffers = [_buffer(size) for _ in range(2)]
-        self._pool = ThreadPoolExecutor(_READERS, "disk")
+        self._buffers = [page_buffer(size) for _ in range(2)]
+        self._disk = Disk()
 
     def read(self, layer: int) -> None:
         """Read a layer into the buffer that is not the last reading's."""
         self._buffers.reverse()
         buffer = memoryview(self._buffers[0].numpy())
-        reads = []
-        for run in self._runs[layer]:
-            target = buffer[run.place :][: run.last - run.first]
-            for start in range(0, len(target), _READ):
-                path, piece = self._files.folder / run.file, target[start : start + _READ]
-                reads.append(self._pool.submit(_read_direct, path, run.first + start, piece))
-        for done in reads:
-            done.result()
+        self._disk.read(
+            (self._files.folder / run.file, run.first, buffer[run.place :][: run.last - run.first])
+            for run in self._runs[layer]
+        )
 
     def tensors(self, layer: int) -> dict[str, Lazy]:
         """Return a layer's tensors, which lie in the buffer of the last reading."""
@@ -141,6 +137,30 @@ class DirectReader:
             place = run.place + first - run.first
             tensors[name] = _typed(self._buffers[0][place : place + last - first], DTYPES[dtype]).view(shape)
         return tensors
+
+
+class Disk:
+    """Reads files with several requests at a time, and leaves nothing in the page cache."""
+
+    def __init__(self) -> None:
+        """Start the threads."""
+        self._pool = ThreadPoolExecutor(_READERS, "disk")
+
+    def read(self, wanted: Iterable[tuple[Path, int, memoryview]]) -> None:
+        """Read files from a byte on, each into its target as far as it goes; both begin at a page."""
+        reads = [
+            self._pool.submit(_read_direct, path, first + start, target[start : start + _READ])
+            for path, first, target in wanted
+            for start in range(0, len(target), _READ)
+        ]
+        for done in reads:
+            done.result()
+
+
+def page_buffer(size: int) -> Tensor:
+    """Return uint8 [size] that begins at a page; from there GPUs take copies, where there are any."""
+    whole = torch.empty(size + _PAGE, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
+    return whole[-whole.data_ptr() % _PAGE :][:size]
 
 
 def _typed(values: Tensor, dtype: torch.dtype) -> Tensor:
@@ -164,12 +184,6 @@ def _runs(ranges: list[tuple[str, int, int]]) -> Iterator[Run]:
 
 def _pages(file: str, first: int, last: int, place: int) -> Run:
     return Run(file, first // _PAGE * _PAGE, -(-last // _PAGE) * _PAGE, place)
-
-
-def _buffer(size: int) -> Tensor:
-    """Return uint8 [size] that begins at a page; from there GPUs take copies, where there are any."""
-    whole = torch.empty(size + _PAGE, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
-    return whole[-whole.data_ptr() % _PAGE :][:size]
 
 
 def _read_direct(path: Path, first: int, target: memoryview) -> None:

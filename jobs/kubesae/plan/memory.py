@@ -127,7 +127,8 @@ def resident_host(work: Work, machines: Machines, assumptions: Assumptions) -> M
 def streamed_host(work: Work, machines: Machines, assumptions: Assumptions, on_host: float) -> Memory:
     """Return the host memory of a node through which layers pass, with `on_host` bytes of hidden states a slot.
 
-    The weights are counted where there is room for them; else they are read from disk each time.
+    The weights are counted where there is room for them and the experiment does not read past it; else they are read
+    from disk each time.
     """
     slots = machines.slots_per_node
     largest = max(layer.whole.disk for layer in work.shape.layers[: work.depth])
@@ -139,7 +140,8 @@ def streamed_host(work: Work, machines: Machines, assumptions: Assumptions, on_h
     ]
     available = machines.host_bytes(assumptions)
     cached = float(loaded_bytes(work))
-    if sum(count for _, count in needs) + cached <= available:
+    fits = sum(count for _, count in needs) + cached <= available
+    if fits and work.experiment.collect.weights != "direct":
         needs.append(("weights in the page cache", cached))
     return memory("host", needs, available)
 

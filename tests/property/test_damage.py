@@ -11,22 +11,22 @@ from hypothesis import strategies as st
 
 from kubesae.errors import DamagedError
 from kubesae.ledger import Plan, parse_record
-from kubesae.shards import Document, Moments, PartTar, codec, parse_block
+from kubesae.shards import Document, Moments, PartTar, Stored, codec, parse_block
 from kubesae.shards.layout import END_OF_ARCHIVE
 
 ROWS, D_MODEL = 12, 3
 
 
-def one_block() -> bytes:
+def one_block(dtype: str = "bfloat16") -> bytes:
     plan = Plan(ROWS, 1, 4, 3, 3)
     blocks = plan.blocks(plan.part(0, 0))
-    tar = PartTar(blocks, [[Document(0, ROWS, "c", "d", 0)]], [0], layer=0, d_model=D_MODEL, codec=codec("bfloat16"))
-    tar.acts[0][:] = np.arange(ROWS * D_MODEL, dtype=np.int16).reshape(ROWS, D_MODEL)
+    tar = PartTar(blocks, [[Document(0, ROWS, "c", "d", 0)]], [0], layer=0, d_model=D_MODEL, codec=codec(dtype))
+    tar.stored[0].acts[:] = np.arange(ROWS * D_MODEL, dtype=np.int16).reshape(ROWS, D_MODEL)
     return tar.buffer[:-END_OF_ARCHIVE].tobytes()
 
 
 BLOCK = one_block()
-MOMENTS = Moments.of(np.ones((4, 2), np.float32), codec("float32"), np.zeros(4, np.uint8))[0].to_bytes()
+MOMENTS = Moments.of(Stored(codec("float32"), np.ones((4, 2), np.float32)), np.zeros(4, np.uint8))[0].to_bytes()
 HEADERS = [512 * n for n in (0, 2, 4, 6)]
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubesae.errors import DamagedError
-from kubesae.shards import Moments, codec
+from kubesae.shards import Moments, Stored, codec
 from kubesae.shards.moments import BINS, norm_bins
 
 D_MODEL = 3
@@ -25,7 +25,7 @@ def draw(seed: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def moments(x: np.ndarray, flags: np.ndarray) -> Moments:
-    return Moments.of(x, codec("float32"), flags)[0]
+    return Moments.of(Stored(codec("float32"), x), flags)[0]
 
 
 PARTS = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 8)), min_size=3, max_size=3)

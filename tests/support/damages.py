@@ -227,7 +227,7 @@ def narrower(damaged: Damaged, generator: Generator, places: list[Place]) -> Fou
         codec=codec(blocks[0].dtype),
     )
     for i, block in enumerate(blocks):
-        tar.acts[i][:], tar.tokens[i][:], tar.flags[i][:] = block.acts[:, :width], block.tokens, block.flags
+        tar.stored[i].acts[:], tar.tokens[i][:], tar.flags[i][:] = block.acts[:, :width], block.tokens, block.flags
     key = damaged.forge(places[0], index, tar.buffer.tobytes(), blocks=tar.offsets)
     return [(Damage.WRONG_SHAPE, key)]
 

@@ -1,4 +1,4 @@
-"""Capture parts: forward passes planned by each part alone, activations copied straight to their place in the tar.
+"""Capture parts: forward passes planned by each part alone, activations written straight to their place in the tar.
 
 bf16 results depend on how contexts are batched, so the batches are a pure function of the part and the forward batch:
 contexts in order, `forward_batch` at a time, and the cut context, if there is one, alone at its own length. When memory
@@ -161,7 +161,4 @@ class Capturer:
         for i, context_TD in enumerate(output_BTD):
             number, place = divmod((first + i * length) // self._plan.context, self._plan.contexts_per_block)
             row = place * self._plan.context
-            target = torch.from_numpy(tar.acts[number][row : row + length])
-            if self._identity.storage == "bfloat16":
-                target = target.view(torch.bfloat16)
-            target.copy_(context_TD)
+            tar.put(number, row, context_TD)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from kubesae.experiment import sha256_hex
 from kubesae.ledger import Record, keys, read_record
-from kubesae.shards import codec, finish_layer
+from kubesae.shards import finish_layer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,9 +54,9 @@ def finish_part(captured: Captured, identity: DataIdentity, numerics: Numerics) 
         KubesaeError: an activation is not finite.
 
     """
-    part, storage = captured.part, codec(identity.storage)
+    part = captured.part
     layers = tuple(
-        finish_layer(tar, captured.tokens, captured.flags, part, layer, storage) for layer, tar in captured.tars.items()
+        finish_layer(tar, captured.tokens, captured.flags, part, layer) for layer, tar in captured.tars.items()
     )
     record = Record(
         identity=identity.sha256,

@@ -20,7 +20,7 @@ from kubesae.corpus import read_shard_tokens, require_manifest
 from kubesae.errors import DamagedError, KubesaeError, MissingError, UserError
 from kubesae.experiment import DataIdentity, sha256_hex
 from kubesae.ledger import Damage, Plan, keys, require_identity
-from kubesae.shards import Moments, blocks_of, codec, read_block
+from kubesae.shards import Moments, blocks_of, read_block
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -139,7 +139,7 @@ def _moments_again(store: Store, identity: DataIdentity, suspect: Suspect) -> di
     try:
         for ref in blocks_of(suspect.record, Plan.of(identity)):
             block = read_block(store, ref)
-            moments[ref.layer] += Moments.of(block.acts, codec(block.dtype), block.flags)[0]
+            moments[ref.layer] += Moments.of(block.stored, block.flags)[0]
     except (DamagedError, MissingError):
         return None
     made = {layer.moments: moments[layer.layer].to_bytes() for layer in suspect.record.layers}

@@ -21,6 +21,7 @@ from kubesae.doctor.machine import existing
 from kubesae.doctor.storage import DEADLINE
 from kubesae.errors import AccessError, StoreError
 from kubesae.model import resolve_model
+from kubesae.shards import codec
 from kubesae.store import open_store
 from kubesae.units import size
 
@@ -113,7 +114,7 @@ def weight_bytes(folder: Path, last_layer: int, itemsize: int) -> int | None:
 def _room(experiment: Experiment, source: ModelSource) -> Iterator[Check]:
     """Compare what the activations take with what is free, where they go to a disk of this machine."""
     store = open_store(experiment.data)
-    row = len(experiment.layers) * source.d_model * DTYPE_BYTES[experiment.storage]
+    row = len(experiment.layers) * codec(experiment.storage).row_bytes(source.d_model)
     needed = experiment.tokens * row
     found = f"{experiment.tokens:,} tokens x {size(row)} = {size(needed)}"
     if store.url.startswith("s3://"):

@@ -189,7 +189,11 @@ class Experiment(Section):
     layers: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         min_length=1, description="layers whose output is captured, from 0, all in one forward pass"
     )
-    storage: Literal["bfloat16", "float32"] = Field("bfloat16", description="activations are stored as this")
+    storage: Literal["bfloat16", "float32", "int8-block32"] = Field(
+        "bfloat16",
+        description="activations are stored as this; int8-block32: half the bytes of bfloat16, 7 bits and an exponent "
+        "for each 32 dimensions, its error recorded",
+    )
 
     corpora: tuple[Corpus, ...] = Field(min_length=1, description="the corpora, mixed by weight")
     tokens: Positive = Field(1_000_000_000, description="tokens to collect, exactly")
@@ -231,7 +235,7 @@ class Experiment(Section):
                 f"({self.contexts_per_part}): lower it"
             )
         blocks = -(-self.contexts_per_part // self.contexts_per_block)
-        if _record_bytes(len(self.layers), blocks) > RECORD_BYTES:
+        if _record_bytes(len(self.layers), blocks, self.storage) > RECORD_BYTES:
             raise ValueError(
                 f"{len(self.layers)} layers with {blocks} blocks a part do not fit into a commit record of "
                 f"{RECORD_BYTES} bytes: raise contexts_per_block, lower contexts_per_part, or capture fewer layers"
@@ -246,6 +250,7 @@ class Experiment(Section):
         return self
 
 
-def _record_bytes(layers: int, blocks: int) -> int:
+def _record_bytes(layers: int, blocks: int, storage: str) -> int:
     """Return the most that the commit record of a part takes: its own fields, each layer's, an offset a block."""
-    return 500 + layers * (400 + 12 * blocks)
+    error = 30 if storage == "int8-block32" else 0
+    return 500 + layers * (400 + error + 12 * blocks)

@@ -23,7 +23,7 @@ from kubesae.interpret.stored import Source, Stored, read_stored, write_stored
 from kubesae.ledger import Plan, require_identity
 from kubesae.parallel import in_order
 from kubesae.sae.named import NamedSae, open_named
-from kubesae.shards import BlockRef, codec, read_block, read_index
+from kubesae.shards import BlockRef, read_block, read_index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -152,7 +152,7 @@ def _add_slice(
 ) -> None:
     flags = block.flags[rows]
     kept_N = np.flatnonzero(flags == 0)
-    x_ND = codec(block.dtype).to_float32(block.acts[rows][kept_N])
+    x_ND = block.stored.float32(rows.start + kept_N)
     code = sae.codes(torch.from_numpy(x_ND).to(device))
     row_N, feature_N, value_N = (part.cpu().numpy() for part in (code.rows_N, code.features_N, code.values_N))
     if feature is not None:

@@ -27,7 +27,7 @@ from kubesae.ledger.progress import (
     require_identity,
     shard_progress,
 )
-from kubesae.ledger.record import LayerRecord, Numerics, Record, parse_record
+from kubesae.ledger.record import LayerRecord, Numerics, Record, parse_record, storage_fvu
 from kubesae.ledger.reports import (
     Mode,
     Scope,
@@ -92,5 +92,6 @@ __all__ = [
     "shard_progress",
     "shard_states",
     "share_of",
+    "storage_fvu",
     "write_run",
 ]

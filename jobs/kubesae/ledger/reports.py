@@ -41,6 +41,9 @@ class VerifyReport(Section):
     flagged: dict[str, tuple[int, int, int]] = Field(
         description="by layer: rows flagged as first position, special token, norm outlier"
     )
+    storage_fvu: dict[str, float] | None = Field(
+        None, description="by layer, of a storage dtype of 8 bits: the FVU that storing added, mean of all rows"
+    )
     orphans: tuple[str, ...] = Field(description="tars and moments that no record names (the first 100)")
     open_uploads: tuple[str, ...] = Field((), description="uploads that were begun and not ended (the first 100)")
     findings: tuple[Finding, ...] = Field(description="what is wrong (the first 100)")
@@ -53,7 +56,8 @@ class VerifyReport(Section):
 
     def to_json(self) -> builtins.bytes:
         """Return the report's bytes."""
-        return canonical_json(self.model_dump(mode="json"))
+        unknown = {"storage_fvu"} if self.storage_fvu is None else None
+        return canonical_json(self.model_dump(mode="json", exclude=unknown))
 
 
 def planned_records(plan: Plan, scope: Scope, pilot_tokens: int) -> list[str]:

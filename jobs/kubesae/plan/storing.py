@@ -14,7 +14,7 @@ import numpy as np
 from kubesae.plan.cost import order_of
 from kubesae.plan.prices import GB
 from kubesae.plan.report import Data
-from kubesae.plan.work import ITEMSIZE
+from kubesae.shards import codec
 from kubesae.shards.layout import END_OF_ARCHIVE, TAR_BLOCK, array_bytes
 from kubesae.store.store import MAX_PAGE
 
@@ -43,10 +43,10 @@ def upload_rate(work: Work, assumptions: Assumptions) -> float:
 
 def tar_bytes(plan: Plan, part: Part, d_model: int, storage: str) -> int:
     """Return bytes of the tar of one part and layer."""
-    item = np.dtype("<i2") if ITEMSIZE[storage] == 2 else np.dtype("<f4")
     size = END_OF_ARCHIVE
     for rows, count in Counter(block.rows for block in plan.blocks(part)).items():
-        arrays = ((item, (rows, d_model)), (np.dtype("<u4"), (rows,)), (np.dtype("u1"), (rows,)))
+        activations = codec(storage).arrays(rows, d_model).values()
+        arrays = (*activations, (np.dtype("<u4"), (rows,)), (np.dtype("u1"), (rows,)))
         size += count * (sum(array_bytes(dtype, shape) for dtype, shape in arrays) + _DOCUMENTS)
     return size
 

@@ -14,6 +14,7 @@ from kubesae.plan.memory import memory
 from kubesae.plan.prices import GB
 from kubesae.plan.report import Training
 from kubesae.plan.work import ITEMSIZE
+from kubesae.shards import codec
 
 if TYPE_CHECKING:
     from kubesae.experiment import Sae
@@ -89,7 +90,7 @@ def _memory(work: Work, node: Node, assumptions: Assumptions, sae: Sae, paramete
     batch = -(-sae.batch_size // assumptions.train_gpus)
     d_sae = sae.d_sae or sae.expansion * d_model
     codes = min(_SLICE, 3 * batch * d_sae * 2)
-    rows = 2 * sae.batch_size * d_model * ITEMSIZE[work.experiment.storage] + 4 * batch * d_model * 4
+    rows = 2 * sae.batch_size * d_model * ITEMSIZE[codec(work.experiment.storage).loaded] + 4 * batch * d_model * 4
     needs = [
         ("weights", parameters * _WEIGHT),
         ("Adam's moments", parameters * _MOMENTS),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kubesae.errors import ConfigError
 from kubesae.ledger import Plan
 from kubesae.plan.prices import GB
+from kubesae.shards import codec
 
 if TYPE_CHECKING:
     from kubesae.experiment import Experiment
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from kubesae.plan.shape import ModelShape
 
 ITEMSIZE = {"bfloat16": 2, "float16": 2, "float32": 4}
-"""bytes of a number"""
+"""bytes of a number, by the dtype that a model computes in or that training takes rows in"""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Work:
     @property
     def row_bytes(self) -> int:
         """Bytes of a token's stored activations, all layers."""
-        return len(self.experiment.layers) * self.shape.d_model * ITEMSIZE[self.experiment.storage]
+        return len(self.experiment.layers) * codec(self.experiment.storage).row_bytes(self.shape.d_model)
 
     @property
     def flops(self) -> float:

@@ -1,6 +1,6 @@
 """The tar format: layout, writer, reader, codecs, index. Everything that touches a tar goes through here."""
 
-from kubesae.shards.codecs import CODECS, Codec, codec
+from kubesae.shards.codecs import CODECS, Codec, Stored, codec
 from kubesae.shards.flags import OUTLIER_RATIO, outlier_flags, position_flags
 from kubesae.shards.index import BlockRef, blocks_of, layer_blocks, read_index, write_index
 from kubesae.shards.layout import FIRST_POSITION, FLAGS, NORM_OUTLIER, SPECIAL_TOKEN, Document, PartTar
@@ -24,6 +24,7 @@ __all__ = [
     "FinishedLayer",
     "Moments",
     "PartTar",
+    "Stored",
     "blocks_of",
     "codec",
     "finish_layer",

@@ -2,7 +2,8 @@
 
 A part is a USTAR archive, byte-reproducible (mtime 0, fixed owner, fixed order). One sample is one block:
 
-    s0003-p000007-b0012.acts.npy     [tokens, d_model]  bfloat16 as int16, or float32
+    s0003-p000007-b0012.acts.npy     [tokens, d_model]  bfloat16 as int16, float32, or int8
+    s0003-p000007-b0012.exponents.npy [tokens, blocks]  int8; only of int8-block32
     s0003-p000007-b0012.tokens.npy   [tokens]           uint32
     s0003-p000007-b0012.flags.npy    [tokens]           uint8: bit 0 first position, 1 special token, 2 norm outlier
     s0003-p000007-b0012.json         layer, dtype, first global row, documents
@@ -22,9 +23,12 @@ import numpy as np
 import numpy.typing as npt
 
 from kubesae.experiment import canonical_json
+from kubesae.shards.codecs import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from torch import Tensor
 
     from kubesae.ledger import Block
     from kubesae.shards.codecs import Codec
@@ -83,7 +87,9 @@ class PartTar:
 
     Attributes:
         buffer: uint8 [bytes], the archive.
-        acts, tokens, flags: for each block the view of its array inside `buffer`.
+        stored: for each block the views of its activations inside `buffer`.
+        tokens, flags: for each block the view of its array inside `buffer`.
+        errors: for each block the squared errors of its rows, float64 [rows]; empty where the codec has none.
         offsets: byte offset of each block's first member.
 
     """
@@ -109,8 +115,7 @@ class PartTar:
                     "row": row,
                 }
             )
-            arrays = {
-                "acts.npy": (codec.disk, (block.rows, d_model)),
+            arrays = codec.arrays(block.rows, d_model) | {
                 "tokens.npy": (np.dtype("<u4"), (block.rows,)),
                 "flags.npy": (np.dtype("u1"), (block.rows,)),
             }
@@ -120,13 +125,21 @@ class PartTar:
             ]
             members.append((f"{block.key}.json", meta, None))
             pieces.append(members)
-        self.acts: list[npt.NDArray[Any]] = []
+        self.stored: list[Stored] = []
+        self.errors = [np.zeros(block.rows) for block in blocks] if codec.scaled else []
         self.tokens: list[npt.NDArray[np.uint32]] = []
         self.flags: list[npt.NDArray[np.uint8]] = []
         self.offsets: list[int] = []
-        self.buffer = self._fill(pieces)
+        self.buffer = self._fill(pieces, codec)
 
-    def _fill(self, pieces: list[list[tuple[str, bytes, Any]]]) -> npt.NDArray[np.uint8]:
+    def put(self, block: int, row: int, x_ND: Tensor) -> None:
+        """Store activations [rows, d_model] in a block, from its row `row` on."""
+        rows = slice(row, row + len(x_ND))
+        errors = self.stored[block].write(rows, x_ND)
+        if errors is not None:
+            self.errors[block][rows] = errors
+
+    def _fill(self, pieces: list[list[tuple[str, bytes, Any]]], codec: Codec) -> npt.NDArray[np.uint8]:
         total = sum(TAR_BLOCK + padded(_size(head, array)) for members in pieces for _, head, array in members)
         buffer = np.zeros(total + END_OF_ARCHIVE, np.uint8)
         at = 0
@@ -142,9 +155,10 @@ class PartTar:
                     data = buffer[at + TAR_BLOCK + len(head) : at + TAR_BLOCK + size]
                     views.append(data.view(dtype).reshape(shape))
                 at += TAR_BLOCK + padded(size)
-            self.acts.append(views[0])
-            self.tokens.append(views[1])
-            self.flags.append(views[2])
+            *activations, tokens, flags = views
+            self.stored.append(Stored(codec, *activations))
+            self.tokens.append(tokens)
+            self.flags.append(flags)
         return buffer
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from kubesae.errors import DamagedError
 
 if TYPE_CHECKING:
-    from kubesae.shards.codecs import Codec
+    from kubesae.shards.codecs import Stored
 
 # Norm bins: eight to the octave from 2^-16 to 2^24, an underflow and an overflow bin around them.
 BINS_PER_OCTAVE = 8
@@ -52,22 +52,20 @@ class Moments:
         return cls(0, 0, np.zeros(d_model), np.zeros(d_model), np.zeros(BINS, np.int64))
 
     @classmethod
-    def of(
-        cls, acts: npt.NDArray[Any], codec: Codec, flags: npt.NDArray[np.uint8]
-    ) -> tuple[Moments, npt.NDArray[np.float32]]:
-        """Moments of a block's rows `acts` [rows, d_model], as stored, with their `flags` [rows]; and their norms.
+    def of(cls, stored: Stored, flags: npt.NDArray[np.uint8]) -> tuple[Moments, npt.NDArray[np.float32]]:
+        """Moments of a block's rows, as stored, with their `flags` [rows]; and their norms.
 
         One pass in tiles that stay in the processor's cache. The float64 squares are exact, and the order of the sums
         is fixed: the same rows give the same bits.
         """
-        d_model = acts.shape[1]
-        total, squares, norms = np.zeros(d_model), np.zeros(d_model), np.empty(len(acts), np.float32)
-        step = max(1, min(TILE // d_model, len(acts)))
+        d_model = stored.acts.shape[1]
+        total, squares, norms = np.zeros(d_model), np.zeros(d_model), np.empty(len(stored), np.float32)
+        step = max(1, min(TILE // d_model, len(stored)))
         narrow, wide = np.empty((step, d_model), np.float32), np.empty((step, d_model))
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite shows in the norms
-            for first in range(0, len(acts), step):
+            for first in range(0, len(stored), step):
                 rows = slice(first, first + step)
-                x = codec.to_float32(acts[rows], narrow[: len(acts[rows])])
+                x = stored.float32(rows, narrow[: len(norms[rows])])
                 np.sqrt(np.einsum("rd,rd->r", x, x), out=norms[rows])
                 kept = np.flatnonzero(flags[rows] == 0)
                 y = wide[: len(kept)]
@@ -76,7 +74,7 @@ class Moments:
                 np.multiply(y, y, out=y)
                 squares += np.add.reduce(y, axis=0)
             histogram = np.bincount(norm_bins(norms), minlength=BINS)
-        return cls(len(acts), int((flags == 0).sum()), total, squares, histogram), norms
+        return cls(len(stored), int((flags == 0).sum()), total, squares, histogram), norms
 
     def __add__(self, other: Moments) -> Moments:
         """Moments of both sets of rows."""

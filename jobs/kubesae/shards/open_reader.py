@@ -39,7 +39,7 @@ class BlockReader:
     Attributes:
         refs: the blocks, by row: `row` (global row of the first token), `rows`, `shard`, `part`, `tar`, `bytes`.
         d_model: width of the activations.
-        dtype: dtype in which they are stored, as torch names it.
+        dtype: dtype in which they are stored, as the experiment names it.
         shuffle: whether each epoch takes the blocks in another order.
         seed: of these orders.
         ahead: blocks that are read before they are asked for.

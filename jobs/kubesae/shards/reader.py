@@ -18,16 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from kubesae.errors import DamagedError
-from kubesae.shards.codecs import codec
+from kubesae.shards.codecs import EXPONENTS, Stored, codec
 from kubesae.shards.layout import TAR_BLOCK, Document, padded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kubesae.shards.codecs import Codec
     from kubesae.shards.index import BlockRef
     from kubesae.store import Store
 
-SUFFIXES = ("acts.npy", "tokens.npy", "flags.npy", "json")
+TAIL = ("tokens.npy", "flags.npy", "json")
+"""endings of a block's members after its activations"""
 
 TOKENS = np.dtype("<u4")
 FLAGS = np.dtype("u1")
@@ -48,7 +50,8 @@ class BlockData:
 
     Attributes:
         key: sample key.
-        acts: [tokens, d_model] as stored (bfloat16 as int16); `float32()` converts.
+        acts: [tokens, d_model] as stored (bfloat16 as int16, int8-block32 as int8); `float32()` converts.
+        exponents: int8 [tokens, blocks of 32 dimensions] of int8-block32: a value is `acts` x 2^exponent; else None.
         tokens: uint32 [tokens].
         flags: uint8 [tokens].
         meta: the `.json` member.
@@ -57,13 +60,14 @@ class BlockData:
 
     key: str
     acts: npt.NDArray[Any]
+    exponents: npt.NDArray[np.int8] | None
     tokens: npt.NDArray[np.uint32]
     flags: npt.NDArray[np.uint8]
     meta: dict[str, Any]
 
     @property
     def dtype(self) -> str:
-        """Storage dtype of `acts`, as torch names it."""
+        """Storage dtype, as the experiment names it."""
         return str(self.meta["dtype"])
 
     @property
@@ -71,9 +75,14 @@ class BlockData:
         """Global row of the first token."""
         return int(self.meta["row"])
 
+    @property
+    def stored(self) -> Stored:
+        """Activations, to be read by rows."""
+        return Stored(codec(self.dtype), self.acts, self.exponents)
+
     def float32(self) -> npt.NDArray[np.float32]:
         """Activations as float32 [tokens, d_model]."""
-        return codec(self.dtype).to_float32(self.acts)
+        return self.stored.float32()
 
     def documents(self) -> list[Document]:
         """Runs of rows by document."""
@@ -116,14 +125,38 @@ def parse_block(data: memoryview, where: str) -> BlockData:
         DamagedError: foreign, truncated or inconsistent bytes; `where` names them.
 
     """
-    key, members = split_members(data, SUFFIXES, where)
+    key, members = split_members(data, (*_endings(data, where), *TAIL), where)
     meta = parse_meta(members["json"], key, where)
-    acts = parse_array(members["acts.npy"], codec(meta["dtype"]).disk, f"{where}: {key}.acts.npy", dimensions=2)
+    acts, exponents = _parse_activations(members, codec(meta["dtype"]), f"{where}: {key}")
     tokens = parse_array(members["tokens.npy"], TOKENS, f"{where}: {key}.tokens.npy", dimensions=1)
     flags = parse_array(members["flags.npy"], FLAGS, f"{where}: {key}.flags.npy", dimensions=1)
     if not len(acts) == len(tokens) == len(flags):
         raise DamagedError(f"{where}: {key} has {len(acts)} activations, {len(tokens)} tokens, {len(flags)} flags.")
-    return BlockData(key, acts, tokens, flags, meta)
+    return BlockData(key, acts, exponents, tokens, flags, meta)
+
+
+def _endings(data: memoryview, where: str) -> tuple[str, ...]:
+    """Return the endings of a block's first members, those of its activations: its dtype stands in its last one."""
+    _, start, size = _member(data, 0, where)
+    second, *_ = _member(data, start + padded(size), where)
+    return ("acts.npy", EXPONENTS) if second.endswith(f".{EXPONENTS}") else ("acts.npy",)
+
+
+def _parse_activations(
+    members: dict[str, memoryview], storage: Codec, where: str
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int8] | None]:
+    """Return activations, and exponents where the codec has them. Raises DamagedError when they do not fit it."""
+    acts = parse_array(members["acts.npy"], storage.disk, f"{where}.acts.npy", dimensions=2)
+    wanted = storage.arrays(*acts.shape).get(EXPONENTS)
+    if (wanted is not None) != (EXPONENTS in members):
+        raise DamagedError(f"{where} is {storage.name} {'without' if wanted else 'with'} {EXPONENTS}.")
+    if wanted is None:
+        return acts, None
+    dtype, shape = wanted
+    exponents = parse_array(members[EXPONENTS], dtype, f"{where}.{EXPONENTS}", dimensions=2)
+    if exponents.shape != shape:
+        raise DamagedError(f"{where}.{EXPONENTS} has shape {exponents.shape}; {shape} was expected.")
+    return acts, exponents
 
 
 def split_members(data: memoryview, suffixes: Sequence[str], where: str) -> tuple[str, dict[str, memoryview]]:

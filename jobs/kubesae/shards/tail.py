@@ -1,4 +1,4 @@
-"""Read what a block says of its rows without their activations: the members after `.acts.npy`, by one ranged read.
+"""Read what a block says of its rows without their activations: the members after these, by one ranged read.
 
     tail = read_tail(store, ref, identity)      # tail.tokens, tail.flags, tail.documents()
 
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from kubesae.shards.codecs import codec
+from kubesae.shards.codecs import Stored, codec
 from kubesae.shards.layout import Document, array_bytes, array_start
 from kubesae.shards.reader import (
     FLAGS,
-    SUFFIXES,
+    TAIL,
     TOKENS,
     check_is_block,
     parse_array,
@@ -61,11 +61,11 @@ def read_tail(store: Store, ref: BlockRef, identity: DataIdentity) -> BlockTail:
         DamagedError: the bytes there are not that block's.
 
     """
-    skipped = _acts_bytes(ref, identity)
+    skipped = _activation_bytes(ref, identity)
     data = memoryview(bytearray(max(0, ref.bytes - skipped)))
     store.read_into(ref.tar, ref.offset + skipped, data)
     where = store.url_of(ref.tar)
-    key, members = split_members(data, SUFFIXES[1:], where)
+    key, members = split_members(data, TAIL, where)
     tail = BlockTail(
         key,
         parse_array(members["tokens.npy"], TOKENS, f"{where}: {key}.tokens.npy", dimensions=1),
@@ -79,11 +79,11 @@ def read_tail(store: Store, ref: BlockRef, identity: DataIdentity) -> BlockTail:
 
 def read_flags(store: Store, ref: BlockRef, identity: DataIdentity) -> npt.NDArray[np.uint8]:
     """Read a block's flags alone, uint8 [rows]. Raises as `read_tail`."""
-    start = ref.offset + _acts_bytes(ref, identity) + array_bytes(TOKENS, (ref.rows,))
+    start = ref.offset + _activation_bytes(ref, identity) + array_bytes(TOKENS, (ref.rows,))
     data = memoryview(bytearray(array_bytes(FLAGS, (ref.rows,))))
     store.read_into(ref.tar, start, data)
     where = store.url_of(ref.tar)
-    key, members = split_members(data, SUFFIXES[2:3], where)
+    key, members = split_members(data, TAIL[1:2], where)
     flags = parse_array(members["flags.npy"], FLAGS, f"{where}: {key}.flags.npy", dimensions=1)
     check_is_block(ref, key, {"layer": ref.layer, "row": ref.row}, len(flags), where)
     return flags
@@ -91,12 +91,14 @@ def read_flags(store: Store, ref: BlockRef, identity: DataIdentity) -> npt.NDArr
 
 def read_row(store: Store, ref: BlockRef, identity: DataIdentity, row: int) -> npt.NDArray[np.float32]:
     """Read one activation, float32 [d_model]: that of row `row` of the block. Raises as `read_tail`."""
-    storage = codec(identity.storage)
-    start = array_start(storage.disk, (ref.rows, identity.d_model))
-    data = memoryview(bytearray(identity.d_model * storage.disk.itemsize))
-    store.read_into(ref.tar, ref.offset + start + row * len(data), data)
-    return storage.to_float32(np.frombuffer(data, storage.disk))
+    storage, member, pieces = codec(identity.storage), ref.offset, []
+    for dtype, shape in storage.arrays(ref.rows, identity.d_model).values():
+        data = memoryview(bytearray(shape[1] * dtype.itemsize))
+        store.read_into(ref.tar, member + array_start(dtype, shape) + row * len(data), data)
+        pieces.append(np.frombuffer(data, dtype)[None])
+        member += array_bytes(dtype, shape)
+    return Stored(storage, *pieces).float32().reshape(-1)
 
 
-def _acts_bytes(ref: BlockRef, identity: DataIdentity) -> int:
-    return array_bytes(codec(identity.storage).disk, (ref.rows, identity.d_model))
+def _activation_bytes(ref: BlockRef, identity: DataIdentity) -> int:
+    return sum(array_bytes(*array) for array in codec(identity.storage).arrays(ref.rows, identity.d_model).values())

@@ -17,7 +17,6 @@ from kubesae.shards.moments import Moments
 
 if TYPE_CHECKING:
     from kubesae.ledger import Part
-    from kubesae.shards.codecs import Codec
     from kubesae.shards.layout import PartTar
     from kubesae.store import Store
 
@@ -37,7 +36,7 @@ class FinishedLayer:
 
 
 def finish_layer(
-    tar: PartTar, tokens: npt.NDArray[np.uint32], flags: npt.NDArray[np.uint8], part: Part, layer: int, codec: Codec
+    tar: PartTar, tokens: npt.NDArray[np.uint32], flags: npt.NDArray[np.uint8], part: Part, layer: int
 ) -> FinishedLayer:
     """Write tokens and flags into `tar`, whose activations are complete, and take its digest.
 
@@ -47,32 +46,34 @@ def finish_layer(
         flags: [rows] bits 0 and 1, from `position_flags`.
         part: the part.
         layer: the captured layer.
-        codec: storage dtype of the activations.
 
     Raises:
         KubesaeError: an activation is not finite.
 
     """
-    starts = np.cumsum([0, *map(len, tar.acts)])
+    starts = np.cumsum([0, *map(len, tar.stored)])
     blocks = [
-        Moments.of(acts, codec, flags[start : start + len(acts)]) for acts, start in zip(tar.acts, starts, strict=False)
+        Moments.of(stored, flags[start : start + len(stored)])
+        for stored, start in zip(tar.stored, starts, strict=False)
     ]
     norms = np.concatenate([norms for _, norms in blocks])
-    if not np.isfinite(norms).all():
-        row = int(np.flatnonzero(~np.isfinite(norms))[0])
+    errors = np.concatenate(tar.errors) if tar.errors else np.zeros(len(norms))
+    finite = np.isfinite(norms) & np.isfinite(errors)
+    if not finite.all():
+        row = int(np.flatnonzero(~finite)[0])
         raise KubesaeError(
             f"Layer {layer}, shard {part.shard}, part {part.index}: the activation of row {part.start + row} (token "
             f"{tokens[row]}) is not finite. Nothing of the part was stored. Try model_dtype bfloat16 or float32."
         )
     outliers = outlier_flags(norms, flags)
-    all_flags, moments = flags | outliers, Moments.zero(tar.acts[0].shape[1])
-    for i, (acts, start) in enumerate(zip(tar.acts, starts, strict=False)):
-        rows = slice(start, start + len(acts))
+    all_flags, moments = flags | outliers, Moments.zero(tar.stored[0].acts.shape[1])
+    for i, (stored, start) in enumerate(zip(tar.stored, starts, strict=False)):
+        rows = slice(start, start + len(stored))
         tar.tokens[i][:] = tokens[rows]
         tar.flags[i][:] = all_flags[rows]
         # Outliers are known only once all norms are: the few blocks that have more of them are summed again.
         again = ((outliers[rows] != 0) & (flags[rows] == 0)).any()
-        moments += Moments.of(acts, codec, all_flags[rows])[0] if again else blocks[i][0]
+        moments += Moments.of(stored, all_flags[rows])[0] if again else blocks[i][0]
     digest, moments_bytes = sha256_hex(memoryview(tar.buffer)), moments.to_bytes()
     moments_digest = sha256_hex(moments_bytes)
     record = LayerRecord(
@@ -84,5 +85,15 @@ def finish_layer(
         flags=tuple(int((all_flags & bit != 0).sum()) for bit in FLAGS),
         moments=keys.moments(layer, part.shard, part.index, moments_digest[:12]),
         moments_sha256=moments_digest,
+        storage_fvu=_storage_fvu(errors[all_flags == 0], moments) if tar.errors else None,
     )
     return FinishedLayer(record, tar.buffer, moments_bytes)
+
+
+def _storage_fvu(errors: npt.NDArray[np.float64], moments: Moments) -> float | None:
+    """Squared error of the unflagged rows over their variance, both summed over dimensions, to four digits.
+
+    None where there is no variance: of fewer than two rows, or equal ones.
+    """
+    variance = float(moments.variance.sum()) * moments.count
+    return float(f"{errors.sum() / variance:.4g}") if variance > 0 else None

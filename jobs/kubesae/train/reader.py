@@ -21,7 +21,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ class Batch:
     """Rows of this rank's share of a batch. They lie in memory that is written to once the next batch is asked for.
 
     Attributes:
-        x_BD: raw activations as stored [rows, d_model], bfloat16 or float32.
+        x_BD: raw activations as stored [rows, d_model], bfloat16 or float32; of int8-block32 bfloat16, exactly.
         total_rows: rows of the batch over all ranks.
         position: batches of the epoch taken once this one is.
 
@@ -74,7 +74,7 @@ class BlockSource:
     """Reads blocks into buffers, several at once."""
 
     def __init__(self, store: Store, storage: str, d_model: int, workers: int) -> None:
-        """`storage` is the dtype on disk; `workers` blocks are read at the same time."""
+        """`storage` is the storage dtype; `workers` blocks are read at the same time."""
         self._store = store
         self._codec = codec(storage)
         self._d_model = d_model
@@ -98,22 +98,20 @@ class BlockSource:
             for ref, end in zip(refs, ends, strict=True)
         ]
 
-    def memory(self, rows: int) -> npt.NDArray[np.generic]:
-        """Return memory for stored rows [rows, d_model].
+    def memory(self, rows: int) -> npt.NDArray[Any]:
+        """Return memory for rows [rows, d_model] that `gather` fills.
 
         numpy's and not torch's: it comes in huge pages, which are much cheaper to touch first.
         """
-        return np.empty((rows, self._d_model), self._codec.disk)
+        return self._codec.memory(rows, self._d_model)
 
-    def gather(
-        self, pieces: Sequence[tuple[BlockData, npt.NDArray[np.int64]]], memory: npt.NDArray[np.generic]
-    ) -> Tensor:
+    def gather(self, pieces: Sequence[tuple[BlockData, npt.NDArray[np.int64]]], memory: npt.NDArray[Any]) -> Tensor:
         """Copy rows of blocks, given by their numbers in the block, to `memory`, one piece after the other."""
         at = 0
         for block, rows in pieces:
-            np.take(block.acts, rows, axis=0, out=memory[at : at + len(rows)], mode="clip")  # "raise" would copy twice
+            block.stored.gather(rows, memory[at : at + len(rows)])
             at += len(rows)
-        return torch.from_numpy(memory[:at]).view(getattr(torch, self._codec.name))
+        return torch.from_numpy(memory[:at]).view(getattr(torch, self._codec.loaded))
 
     def blocks(self, refs: Sequence[BlockRef]) -> Iterator[Tensor]:
         """Yield the unflagged rows of each block, in order, reading one ahead."""

@@ -22,6 +22,8 @@ def report_lines(report: VerifyReport, identity: DataIdentity, experiment: Exper
         yield f"✓ Found {_chunks(report, identity, experiment)} activation chunks per shard"
         yield f"✓ Total tokens: {report.tokens:,}"
         yield f"✓ Activation shape verified: (n_tokens, {identity.d_model})"
+        for layer, fvu in (report.storage_fvu or {}).items():
+            yield f"✓ Layer {layer}: stored as {identity.storage}, which added an FVU of {fvu:.5f}"
         yield "✓ All chunks valid!"
     else:
         yield f"✗ {report.finding_count} thing{'s are' if report.finding_count > 1 else ' is'} wrong:"

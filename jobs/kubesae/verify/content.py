@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from kubesae.errors import DamagedError, MissingError
 from kubesae.ledger import Damage
-from kubesae.shards import FLAGS, NORM_OUTLIER, OUTLIER_RATIO, Moments, codec, parse_block, position_flags
+from kubesae.shards import FLAGS, NORM_OUTLIER, OUTLIER_RATIO, Moments, parse_block, position_flags
 from kubesae.shards.moments import BINS, norm_bins
 
 if TYPE_CHECKING:
@@ -148,15 +148,14 @@ class _Content:
             self._say(Damage.WRONG_DOCUMENTS, f"{ref.key} names other documents than the tokens' own")
 
     def _add_rows(self, block: BlockData) -> None:
-        stored, d_model = codec(block.dtype), block.acts.shape[1]
+        stored, d_model = block.stored, block.acts.shape[1]
         norms = np.empty(len(block.acts), np.float32)
         step = max(1, TILE // d_model)
         tile_TD = np.empty((step, d_model), np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             for first in range(0, len(norms), step):
                 rows = slice(first, first + step)
-                acts = block.acts[rows]
-                x_TD = stored.to_float32(acts, tile_TD[: len(acts)])
+                x_TD = stored.float32(rows, tile_TD[: len(norms[rows])])
                 np.sqrt(np.einsum("rd,rd->r", x_TD, x_TD), out=norms[rows])
                 flagged = block.flags[rows] != 0
                 x_TD[flagged] = 0  # moments are of the other rows

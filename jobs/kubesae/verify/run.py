@@ -28,6 +28,7 @@ from kubesae.ledger import (
     record_list_hash,
     scope_records,
     share_of,
+    storage_fvu,
 )
 from kubesae.parallel import in_order
 from kubesae.verify.checks import Checked, check_part, read_part
@@ -247,6 +248,7 @@ def make_report(
         bytes=sum(layer.bytes for layer in layers),
         tars_read=len(layers) if mode == "full" else 0,
         flagged=flagged,
+        storage_fvu=storage_fvu(good) or None,
         orphans=tuple(orphaned[:LISTED]),
         open_uploads=tuple(uploads[:LISTED]),
         findings=tuple(found[:LISTED]),

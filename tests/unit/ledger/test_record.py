@@ -9,7 +9,7 @@ import pytest
 
 from kubesae.errors import EXIT_USER, DamagedError
 from kubesae.experiment import RECORD_BYTES, Experiment, canonical_json
-from kubesae.ledger import LayerRecord, Numerics, Record, keys, parse_record
+from kubesae.ledger import LayerRecord, Numerics, Record, keys, parse_record, storage_fvu
 
 SHA = "f" * 64
 NUMERICS = Numerics(
@@ -21,7 +21,7 @@ NUMERICS = Numerics(
 )
 
 
-def make_record(layers: int, blocks: int, size: int = 10**10) -> Record:
+def make_record(layers: int, blocks: int, size: int = 10**10, storage_fvu: float | None = None) -> Record:
     return Record(
         identity=SHA,
         shard=9999,
@@ -38,6 +38,7 @@ def make_record(layers: int, blocks: int, size: int = 10**10) -> Record:
                 flags=(10**7,) * 3,
                 moments=keys.moments(100 + number, 9999, 999_999, SHA[:12]),
                 moments_sha256=SHA,
+                storage_fvu=storage_fvu,
             )
             for number in range(layers)
         ),
@@ -69,9 +70,12 @@ def test_a_record_that_is_too_large_is_not_written() -> None:
         make_record(2, 300).to_json()
 
 
+@pytest.mark.parametrize(("storage", "fvu"), [("bfloat16", None), ("int8-block32", 1.234e-100)])
 @pytest.mark.parametrize("layers", range(1, 12))
 @pytest.mark.parametrize("blocks", [1, 2, 8, 16, 17, 26, 27, 41, 42, 66, 67, 116, 117, 266, 267, 400])
-def test_every_experiment_that_is_accepted_has_records_that_fit(layers: int, blocks: int) -> None:
+def test_every_experiment_that_is_accepted_has_records_that_fit(
+    layers: int, blocks: int, storage: str, fvu: float | None
+) -> None:
     try:
         Experiment.model_validate(
             {
@@ -80,14 +84,15 @@ def test_every_experiment_that_is_accepted_has_records_that_fit(layers: int, blo
                 "layers": list(range(layers)),
                 "corpora": [{"name": "c", "source": "c"}],
                 "contexts_per_part": blocks,
+                "storage": storage,
             }
         )
     except ValueError as error:
         assert "do not fit into a commit record" in str(error)  # noqa: PT017 - an error need not be raised
         with pytest.raises(ValueError, match="more than 4096"):
-            make_record(layers + 1, blocks + 20).to_json()
+            make_record(layers + 1, blocks + 20, storage_fvu=fvu).to_json()
     else:
-        make_record(layers, blocks).to_json()
+        make_record(layers, blocks, storage_fvu=fvu).to_json()
 
 
 @pytest.mark.parametrize(
@@ -122,3 +127,18 @@ def test_two_attempts_agree_when_their_bytes_do() -> None:
     other = ours.layers[1].model_copy(update={"sha256": "0" * 64})
     assert ours.model_copy(update={"layers": (ours.layers[0], other)}).hashes() != theirs.hashes()
     assert ours.model_copy(update={"tokens_sha256": "0" * 64}).hashes() != theirs.hashes()
+
+
+def test_the_error_of_storing_is_in_the_record_only_where_there_is_one() -> None:
+    record = make_record(2, 2, storage_fvu=0.0004965)
+    assert parse_record(record.to_json(), "here") == record
+    assert json.loads(record.to_json())["layers"][0]["storage_fvu"] == 0.0004965
+    assert storage_fvu([make_record(2, 2)]) == {}
+
+
+def test_the_error_of_a_layer_is_the_mean_of_its_parts_by_rows() -> None:
+    records = [
+        make_record(2, 1, storage_fvu=fvu).model_copy(update={"rows": rows})
+        for fvu, rows in ((0.001, 300), (0.002, 100), (None, 7))
+    ]
+    assert storage_fvu(records) == {"100": 0.00125, "101": 0.00125}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kubesae.errors import DamagedError, MissingError
-from kubesae.shards import read_block, read_flags, read_index, read_row, read_tail
+from kubesae.shards import CODECS, read_block, read_flags, read_index, read_row, read_tail
 from kubesae.store import open_store
 from small_experiment import write_small
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kubesae.store import Store
 
 
-@pytest.fixture(scope="module", params=["bfloat16", "float32"])
+@pytest.fixture(scope="module", params=list(CODECS))
 def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, DataIdentity]:
     store = open_store(str(tmp_path_factory.mktemp("data")))
     return store, write_small(store, storage=request.param)

@@ -18,11 +18,11 @@ from small_experiment import write_small
 EXAMPLE = Path(__file__).parents[2] / "examples" / "read-with-boto3" / "read.py"
 
 
-@pytest.fixture(params=["", "/some/prefix"])
+@pytest.fixture(params=[("", "bfloat16"), ("/some/prefix", "bfloat16"), ("/8", "int8-block32")])
 def url(request, s3_bucket, monkeypatch):
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    place = s3_bucket + request.param
-    write_small(kubesae.open_store(place))
+    place = s3_bucket + request.param[0]
+    write_small(kubesae.open_store(place), storage=request.param[1])
     return place
 
 
@@ -45,7 +45,7 @@ def test_every_block_is_read_alike(url):
     assert sorted(samples) == [block.row for block in blocks]
     for block in blocks:
         sample = samples[block.row]
-        assert np.array_equal(read.float32(sample["acts.npy"]), block.float32())
+        assert np.array_equal(read.float32(sample), block.float32())
         assert np.array_equal(sample["tokens.npy"], block.tokens)
         assert np.array_equal(sample["flags.npy"], block.flags)
 

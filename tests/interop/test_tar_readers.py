@@ -15,9 +15,11 @@ import torch
 import webdataset as wds
 
 import kubesae
+from kubesae.fixture import write_fixture
 from kubesae.shards import BlockData, read_block, read_index
+from kubesae.shards.webdataset import float32_of
 from kubesae.store import open_store
-from small_experiment import D_MODEL, write_small
+from small_experiment import D_MODEL, small_experiment, write_small
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,6 +58,28 @@ def test_webdataset_decodes_every_block(tar_and_blocks: tuple[Path, list[BlockDa
         assert np.array_equal(sample["flags.npy"], block.flags)
         assert sample["json"] == block.meta
         assert sample["json"]["dtype"] == "bfloat16"
+
+
+def test_webdataset_and_numpy_give_the_float32_of_8_bits(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    experiment = small_experiment(store.url, storage="int8-block32")
+    identity = write_fixture(experiment, store, 70, 32)  # two blocks of 32 and one of 6
+    refs = read_index(store, identity, LAYER)
+    samples = [
+        sample
+        for tar in dict.fromkeys(ref.tar for ref in refs)
+        for sample in read_all(wds.WebDataset(str(tmp_path / tar), shardshuffle=False).decode())
+    ]
+    ours = list(kubesae.open_webdataset(store.url, LAYER))
+    for ref, sample, own in zip(refs, samples, ours, strict=True):
+        steps, exponents = sample["acts.npy"], sample["exponents.npy"]
+        assert (steps.dtype, exponents.dtype, exponents.shape) == (np.int8, np.int8, (ref.rows, 3))
+        found = np.ldexp(steps.astype(np.float32), np.repeat(exponents, 32, axis=1)[:, :70])
+        block = read_block(store, ref)
+        assert block.float32().tobytes() == found.tobytes()
+        assert float32_of(sample).tobytes() == float32_of(own).tobytes() == found.tobytes()
+        assert np.array_equal(own["exponents.npy"], exponents)
+        assert (sample["json"]["dtype"], sample["__key__"]) == ("int8-block32", ref.key)
 
 
 def test_webdataset_gives_tuples_by_ending(tar_and_blocks: tuple[Path, list[BlockData]]) -> None:

@@ -26,6 +26,7 @@ def one_block(dtype: str = "bfloat16") -> bytes:
 
 
 BLOCK = one_block()
+EIGHT = one_block("int8-block32")
 MOMENTS = Moments.of(Stored(codec("float32"), np.ones((4, 2), np.float32)), np.zeros(4, np.uint8))[0].to_bytes()
 HEADERS = [512 * n for n in (0, 2, 4, 6)]
 
@@ -65,6 +66,35 @@ def test_changed_bytes_are_never_a_crash(changes: list[tuple[int, int]]) -> None
     for at, value in changes:
         data[at] = value
     assert is_damaged_or_whole(bytes(data))
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(st.integers(0, len(EIGHT) - 1), st.integers(0, 255)), max_size=6), st.integers(0, len(EIGHT)))
+def test_damaged_blocks_of_8_bits_are_never_a_crash(changes: list[tuple[int, int]], length: int) -> None:
+    data = bytearray(EIGHT)
+    for at, value in changes:
+        data[at] = value
+    assert is_damaged_or_whole(bytes(data))
+    assert is_damaged_or_whole(bytes(data[:length]))
+
+
+ACTS, EXPONENTS, REST = EIGHT[:1024], EIGHT[1024:2048], EIGHT[2048:]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (ACTS + REST, "is int8-block32 without exponents.npy"),
+        (BLOCK[:1024] + EXPONENTS + BLOCK[1024:], "is bfloat16 with exponents.npy"),
+        (ACTS + EXPONENTS.replace(b"(12, 1)", b"(1, 12)") + REST, r"exponents.npy has shape \(1, 12\); \(12, 1\)"),
+        (ACTS + EXPONENTS.replace(b"|i1", b"|u1") + REST, "exponents.npy has dtype |u1"),
+        (EXPONENTS + ACTS + REST, "stands where"),
+    ],
+)
+def test_exponents_that_do_not_fit_are_said(data: bytes, message: str) -> None:
+    assert len(parse_block(memoryview(EIGHT), "the tar").float32()) == ROWS
+    with pytest.raises(DamagedError, match=message):
+        parse_block(memoryview(data), "the tar")
 
 
 @settings(max_examples=300)

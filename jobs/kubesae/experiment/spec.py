@@ -191,8 +191,7 @@ class Experiment(Section):
     )
     storage: Literal["bfloat16", "float32", "int8-block32"] = Field(
         "bfloat16",
-        description="activations are stored as this; int8-block32: half the bytes of bfloat16, 7 bits and an exponent "
-        "for each 32 dimensions, its error recorded",
+        description="activations are stored as this; int8-block32 has half the bytes of bfloat16, its error recorded",
     )
 
     corpora: tuple[Corpus, ...] = Field(min_length=1, description="the corpora, mixed by weight")

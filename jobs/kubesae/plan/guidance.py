@@ -75,9 +75,10 @@ def _speed(work: Work, choice: Choice, found: Scenario) -> Iterator[str]:
             "computes on all GPUs at a time too, and redoes less after a preemption."
         )
     if engine.bound_by == "upload":
+        fewer = "" if work.experiment.storage == "int8-block32" else ", or half the bytes (storage: int8-block32)"
         yield (
             f"The model is faster than a slot's way to the store ({choice.assumptions.upload_gb_s:g} GB/s): smaller "
-            "GPUs would do, or storage in fewer bits."
+            f"GPUs would do{fewer}."
         )
     if engine.bound_by == "loading" and found.streaming is not None:
         yield (

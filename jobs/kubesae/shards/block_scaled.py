@@ -28,6 +28,7 @@ _HIGHEST = 121  # 127 of these steps are just below the largest float32
 TILE = 1 << 17  # values: what is worked on stays in the processor's cache
 _POWERS = np.ldexp(np.float32(1), np.arange(256, dtype=np.uint8).view(np.int8))  # by the exponent's byte
 _MANTISSA, _BIAS = 23, 127  # of float32
+_TO_TOP = _BIAS + 6  # from a block's exponent to the biased one of its largest value, which has 64 steps or more
 _HALF = 1 << 16  # of the last of seven bits: added, it carries into the exponent where seven bits round up to eight
 
 
@@ -54,20 +55,20 @@ def encode(x_ND: Tensor, acts_ND: npt.NDArray[np.int8], exponents_NK: npt.NDArra
     tile = max(1, min(rows, TILE // width) if x_ND.device.type == "cpu" else rows)
     # Zeros stand behind a last block that is short. New memory for each tile would cost as much as the work.
     memory = torch.zeros((2, tile, blocks_of_row(width) * BLOCK), device=x_ND.device).unflatten(2, (-1, BLOCK))
-    errors_N = torch.empty(rows, dtype=torch.float64)
+    top_NK = torch.empty((rows, blocks_of_row(width)), dtype=torch.int32, device=x_ND.device)
+    left_NK = torch.empty(top_NK.shape, device=x_ND.device)
     for first in range(0, rows, tile):
         part = slice(first, min(first + tile, rows))
         y_NKB, q_NKB = memory[:, : part.stop - first]
         y_NKB.flatten(1)[:, :width] = x_ND[part]
-        top_NK = torch.abs(y_NKB, out=q_NKB).view(torch.int32).amax(2)
-        exponent_NK = ((top_NK + _HALF) >> _MANTISSA).sub_(_BIAS + 6).clamp_(LOWEST, _HIGHEST)
-        y_NKB *= ((_BIAS - exponent_NK) << _MANTISSA).view(torch.float32)[..., None]
+        top = torch.amax(torch.abs(y_NKB, out=q_NKB).view(torch.int32), 2, out=top_NK[part])
+        top.add_(_HALF).bitwise_right_shift_(_MANTISSA).clamp_(LOWEST + _TO_TOP, _HIGHEST + _TO_TOP)
+        y_NKB *= ((_BIAS + _TO_TOP - top) << _MANTISSA).view(torch.float32)[..., None]
         steps_ND[part] = torch.round(y_NKB, out=q_NKB).flatten(1)[:, :width]
-        into_NK[part] = exponent_NK
-        left_NK = y_NKB.sub_(q_NKB).square_().sum(2).double()
-        step_NK = ((_BIAS + exponent_NK) << _MANTISSA).view(torch.float32)
-        errors_N[part] = left_NK.mul_(step_NK).mul_(step_NK).sum(1)
-    return errors_N.numpy()
+        torch.sum(y_NKB.sub_(q_NKB).square_(), 2, out=left_NK[part])
+    into_NK.copy_(top_NK.sub_(_TO_TOP))
+    step_NK = top_NK.add_(_BIAS).bitwise_left_shift_(_MANTISSA).view(torch.float32)
+    return left_NK.double().mul_(step_NK).mul_(step_NK).sum(1).cpu().numpy()
 
 
 def decode(acts_ND: npt.NDArray[np.int8], exponents_NK: npt.NDArray[np.int8], out_ND: npt.NDArray[np.float32]) -> None:

@@ -97,7 +97,7 @@ def test_a_bad_flag_is_exit_code_2(run: Any, file: Any, arguments: list[str], me
         (["--tokens", "-5"], "tokens: Input should be greater than 0 (it is -5)"),
         (["--layers", "1,x"], "layers.1: Input should be a valid integer"),
         (["--layers", "[1"], "--layers is not valid YAML"),
-        (["--storage", "int8"], "storage: Input should be 'bfloat16' or 'float32'"),
+        (["--storage", "int8"], "storage: Input should be 'bfloat16', 'float32' or 'int8-block32'"),
         (["--num-shards", "2000"], "1003 tokens cannot fill 2000 shards"),
     ],
 )

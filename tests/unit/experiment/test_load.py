@@ -81,7 +81,7 @@ def test_an_experiment_cannot_be_changed(tmp_path: Path) -> None:
         ("tokens: 0", "tokens: Input should be greater than 0 (it is 0)"),
         ("tokens: 2024-01-01", "tokens: Input should be a valid integer"),
         ("pilot: 3", "pilot: must be a section (it is 3). Write `field: value` lines below it."),
-        ("storage: int8", "storage: Input should be 'bfloat16' or 'float32' (it is 'int8')"),
+        ("storage: int8", "storage: Input should be 'bfloat16', 'float32' or 'int8-block32' (it is 'int8')"),
         ("sae: {k: 3}", "sae: must be a list (it is {'k': 3}). Write [{'k': 3}]."),
         ("sae: [{validation: 1}]", "sae.0.validation: Input should be less than 1 (it is 1)"),
         ("seed: 1e400", "seed: Input should be a finite number (it is inf)"),

@@ -6,21 +6,23 @@ import pytest
 
 from kubesae.ledger import Plan
 from kubesae.plan.storing import kinds_of_parts, stored, tar_bytes
+from kubesae.shards import CODECS
 from kubesae.store import open_store
 from planned import REFERENCE, planned, work_for
 from small_experiment import D_MODEL, write_small
 
 
-def test_tars_have_the_size_that_is_planned(tmp_path):
+@pytest.mark.parametrize("storage", list(CODECS))
+def test_tars_have_the_size_that_is_planned(tmp_path, storage):
     store = open_store(str(tmp_path))
-    identity = write_small(store)
+    identity = write_small(store, storage=storage)
     plan = Plan.of(identity)
     sizes = {key: info.size for key, info in store.list("activations/layer-").items() if key.endswith(".tar")}
     assert len(sizes) == 2 * sum(plan.parts(shard) for shard in range(2))
     for part in plan.all_parts():
         name = f"shard-{part.shard:04d}/part-{part.index:06d}."
         found = {size for key, size in sizes.items() if name in key}
-        assert found == {tar_bytes(plan, part, D_MODEL, "bfloat16")}
+        assert found == {tar_bytes(plan, part, D_MODEL, storage)}
 
 
 def test_parts_by_kind_are_all_parts():
@@ -38,6 +40,13 @@ def test_the_reference_experiment_is_14_tb():
     assert data.stored_bytes == pytest.approx(data.activation_bytes, rel=0.002)
     assert data.pilot_bytes == pytest.approx(143e9, rel=0.01)  # not 1.4 GB
     assert data.read_bytes == 3 * data.activation_bytes
+
+
+def test_8_bits_are_half_of_it_to_store_and_to_read():
+    half, whole = (planned("kimi-k2-thinking", **REFERENCE, storage=name).data for name in ("int8-block32", "bfloat16"))
+    assert half.bytes_per_token == 7168 + 7168 // 32
+    for name in ("activation_bytes", "stored_bytes", "read_bytes", "pilot_bytes"):
+        assert getattr(half, name) <= 0.52 * getattr(whole, name)
 
 
 def test_saes_that_want_the_same_rows_share_one_reading():

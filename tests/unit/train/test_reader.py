@@ -143,14 +143,15 @@ def test_blocks_give_unflagged_rows_in_order(data: Store, refs: list[BlockRef]) 
         assert list(source.blocks([])) == []
 
 
-def test_float32_storage(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("storage", "taken"), [("float32", torch.float32), ("int8-block32", torch.bfloat16)])
+def test_other_storage(tmp_path: Path, storage: str, taken: torch.dtype) -> None:
     store = open_store(str(tmp_path))
-    identity = write_small(store, storage="float32")
+    identity = write_small(store, storage=storage)
     refs = read_index(store, identity, LAYER)
-    with BlockSource(store, "float32", D_MODEL, workers=1) as source:
+    with BlockSource(store, storage, D_MODEL, workers=1) as source:
         reader = Reader(source, refs, shuffle_rows=SHUFFLE, batch_size=BATCH, seed=0, ranks=ALONE)
         rows = torch.cat([batch.x_BD.clone() for batch in reader.batches(0, 0)])
-    assert rows.dtype == torch.float32
+    assert rows.dtype == taken
     assert sorted(map(tuple, rows.tolist())) == unflagged(store, refs)
 
 

@@ -9,6 +9,7 @@ blocks are then stored again as int8-block32. Rows:
 - `fvu-penalty-percent`: 100 x (FVU8 - FVU16) / FVU16, the median of three seeds. Two TopK SAEs (2,304 features, k = 32,
   256 steps of 2,048 rows, unflagged) learn from the same rows in the same order, from one storage dtype each; both are
   evaluated on the same bfloat16 rows, of contexts that neither has seen. At most 1.
+- `fvu`: the medians of both.
 - `storage-fvu-percent`: 100 x the FVU that storing alone adds, as the commit record has it.
 - `bytes-ratio`: tars in int8-block32 over tars in bfloat16, everything in them included. At most 0.55.
 - `encode-gb-per-second`, `decode-gb-per-second`, `gather-gb-per-second`: one thread; GB of the bfloat16 that is
@@ -163,9 +164,9 @@ def main() -> None:
     parser.add_argument("data", nargs="?", help="a prefix with the demo's activations  [default: collect some]")
     given = parser.parse_args().data
     keep_memory()  # as `kubesae train` does
-    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="kubesae-bench-") as folder, torch.no_grad():
         blocks, again, sums = stored_again(open_store(given) if given else collected(Path(folder)))
+        torch.set_num_threads(1)  # collecting has set its own
         print_row("codec", "bytes-ratio", sums["bytes"] / sums["bytes16"], "1", "lower")
         print_row("codec", "storage-fvu-percent", 100 * sums["fvu"] / sums["rows"], "%", "lower")
         found = speeds(blocks[0], again[0])
@@ -174,8 +175,8 @@ def main() -> None:
             case = f"{name}-gb-per-second"
             print_row("codec", case, ours.median, "GB/s", against="copy", other=other.median, ratio=ours.ratio(other))
         value, fvu8, fvu16 = penalty(batches_of(blocks, again))
-        say(f"median FVU: {fvu8:.5f} in 8 bits, {fvu16:.5f} in bfloat16")
         print_row("codec", "fvu-penalty-percent", value, "%", "lower")
+        print_row("codec", "fvu", fvu8, "1", "lower", against="bfloat16", other=fvu16)
 
 
 if __name__ == "__main__":

@@ -60,11 +60,7 @@ def finish_layer(
     errors = np.concatenate(tar.errors) if tar.errors else np.zeros(len(norms))
     finite = np.isfinite(norms) & np.isfinite(errors)
     if not finite.all():
-        row = int(np.flatnonzero(~finite)[0])
-        raise KubesaeError(
-            f"Layer {layer}, shard {part.shard}, part {part.index}: the activation of row {part.start + row} (token "
-            f"{tokens[row]}) is not finite. Nothing of the part was stored. Try model_dtype bfloat16 or float32."
-        )
+        raise _not_finite(layer, part, tokens, int(np.argmin(finite)))
     outliers = outlier_flags(norms, flags)
     all_flags, moments = flags | outliers, Moments.zero(tar.stored[0].acts.shape[1])
     for i, (stored, start) in enumerate(zip(tar.stored, starts, strict=False)):
@@ -88,6 +84,13 @@ def finish_layer(
         storage_fvu=_storage_fvu(errors[all_flags == 0], moments) if tar.errors else None,
     )
     return FinishedLayer(record, tar.buffer, moments_bytes)
+
+
+def _not_finite(layer: int, part: Part, tokens: npt.NDArray[np.uint32], row: int) -> KubesaeError:
+    return KubesaeError(
+        f"Layer {layer}, shard {part.shard}, part {part.index}: the activation of row {part.start + row} (token "
+        f"{tokens[row]}) is not finite. Nothing of the part was stored. Try model_dtype bfloat16 or float32."
+    )
 
 
 def _storage_fvu(errors: npt.NDArray[np.float64], moments: Moments) -> float | None:

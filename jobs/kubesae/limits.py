@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path("/")
+REPLICA_SHARE = 0.8
+"""share of a GPU's memory up to which weights are held by each GPU of a slot: the rest is for forward passes"""
 _UNLIMITED = 1 << 60  # version 1 writes about 2^63 where there is no limit
 
 

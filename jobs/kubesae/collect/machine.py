@@ -20,9 +20,9 @@ def load_engine(experiment: Experiment, source: ModelSource) -> Engine:
         from kubesae.model.streamed import StreamedEngine  # noqa: PLC0415 - imports torch
 
         return StreamedEngine.load(*wanted, experiment.collect.weights)
-    from kubesae.model.resident import ResidentEngine  # noqa: PLC0415
+    from kubesae.model.replicas import load_resident  # noqa: PLC0415
 
-    return ResidentEngine.load(*wanted)
+    return load_resident(*wanted)
 
 
 def numerics(engine: Engine, forward_batch: int, threads: int) -> Numerics:

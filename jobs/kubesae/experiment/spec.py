@@ -73,7 +73,10 @@ class Collect(Section):
         description="how layers are read (streamed); cached: through the page cache, which workers of a node share; "
         "direct: past it; auto: cached where all of them fit this worker's memory",
     )
-    device: str = Field("auto", description="auto: all GPUs of the slot, else the CPU; or a torch device")
+    device: str = Field(
+        "auto",
+        description="auto: all GPUs of the slot, else the CPU; or a torch device, or several with commas between them",
+    )
     forward_batch: Positive = Field(8, description="contexts in one forward pass; halved when memory runs out")
     threads: int | None = Field(None, ge=1, description="CPU threads of one worker (default: cores / workers)")
     queue: Positive = Field(2, description="parts that may wait for their upload before the model has to wait")

@@ -77,3 +77,10 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def devices(wanted: str) -> list[torch.device]:
+    """Return the devices that `collect.device` names."""
+    if wanted == "auto" and torch.cuda.is_available():
+        return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+    return [torch.device("cpu" if name == "auto" else name) for name in wanted.split(",")]

@@ -70,6 +70,18 @@ def load_truncated(source: ModelSource, depth: int, dtype: str, device: str) -> 
     return model.eval()  # type: ignore[no-any-return]
 
 
+def loaded_bytes(source: ModelSource, depth: int, dtype: str) -> int:
+    """Return the bytes of the first `depth` layers of a model, and what is before them, in `dtype`; none is loaded."""
+    from accelerate import init_empty_weights  # noqa: PLC0415 - seconds to import
+    from transformers import AutoModel  # noqa: PLC0415
+
+    with init_empty_weights():
+        model = AutoModel.from_config(
+            truncate_config(source.config, depth), dtype=DTYPES[dtype], trust_remote_code=source.trust_remote_code
+        )
+    return sum(parameter.nbytes for parameter in model.parameters())
+
+
 def path_of(part: nn.Module, model: nn.Module) -> str:
     """Return the name that a part of a model has in it."""
     names: dict[int, str] = {id(module): name for name, module in model.named_modules()}

@@ -36,11 +36,6 @@ class Assumptions(Section):
     matmul_share_sae: float = Field(
         0.4, gt=0, le=1, description="the same of the dense products of SAE training (not measured)"
     )
-    replicas: bool = Field(
-        False,  # noqa: FBT003 - a default, not a flag
-        description="resident: every GPU of a slot holds the whole model and takes its own contexts. The engine of "
-        "this version spreads the layers over the GPUs, which then work one after the other",
-    )
     reserve_gb: float = Field(2.0, ge=0, description="memory of each GPU that CUDA and the allocator keep, in GB")
     host_share: float = Field(0.85, gt=0, le=1, description="share of host memory that weights and queues may take")
     page_cache_gb_s: float = Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kubesae.limits import REPLICA_SHARE
 from kubesae.plan import memory as needs
 from kubesae.plan.prices import GB
 from kubesae.plan.report import Engine, Reload
@@ -21,12 +22,15 @@ _WORTH = 1.5
 def resident(work: Work, machines: Machines, assumptions: Assumptions) -> Engine:
     """Return the resident engine.
 
-    Layers are spread over the GPUs of a slot, which a batch passes one after the other: they are as fast as one.
+    Where a GPU holds all that is loaded, each GPU of a slot does and takes its own batches. Else layers are spread over
+    the GPUs, which a batch passes one after the other: they are as fast as one.
     """
-    gpu = needs.resident_gpu(work, machines, assumptions)
+    gpu, busy = needs.resident_gpu(work, machines, assumptions, 1), machines.gpus
+    weights = next(need.bytes for need in gpu.needs if need.what == needs.WEIGHTS)
+    if not gpu.fits or weights > REPLICA_SHARE * machines.gpu_bytes:
+        gpu, busy = needs.resident_gpu(work, machines, assumptions, machines.gpus), 1
     host = needs.resident_host(work, machines, assumptions)
     disk = needs.disk(work, machines)
-    busy = machines.gpus if assumptions.replicas else 1
     speed, limit = busy * machines.model_flops / work.flops, upload_rate(work, assumptions)
     fits = gpu.fits and host.fits and disk.fits
     return Engine(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kubesae.plan.memory import keeps_packed
 from kubesae.plan.prices import GB
-from kubesae.plan.scenario import scenario
 from kubesae.plan.shape import total
 from kubesae.units import duration, size
 
@@ -69,11 +67,6 @@ def _speed(work: Work, choice: Choice, found: Scenario) -> Iterator[str]:
         block = "" if streaming is None else f" and collect.block_tokens: {streaming.block_tokens}"
         written = work.experiment.collect.engine
         yield f"The experiment says collect.engine: {written}. As planned it is {engine.name}{block}."
-    if engine.name == "streamed" and choice.gpus > 1 and _one_holds_it(work, choice):
-        yield (
-            "One GPU holds the weights that are loaded: with --gpus-per-slot 1 and more shards the resident engine "
-            "computes on all GPUs at a time too, and redoes less after a preemption."
-        )
     if engine.bound_by == "upload":
         fewer = "" if work.experiment.storage == "int8-block32" else ", or half the bytes (storage: int8-block32)"
         yield (
@@ -93,10 +86,6 @@ def _speed(work: Work, choice: Choice, found: Scenario) -> Iterator[str]:
             f"Each of {shape.experts} experts sees about {rows:,.0f} rows of a batch, fewer than the {_EXPERT_ROWS} "
             f"that keep a GPU busy: set collect.forward_batch to {wanted} where memory allows."
         )
-
-
-def _one_holds_it(work: Work, choice: Choice) -> bool:
-    return scenario(work, replace(choice, gpus=1, engine="resident")).engine is not None
 
 
 def _training(choice: Choice, trainings: Sequence[Training]) -> Iterator[str]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from kubesae.plan.shape import Group, Layer
     from kubesae.plan.work import Machines, Work
 
+WEIGHTS = "weights"
+"""what holds the weights of the resident engine is called"""
 _PROCESS = 4 * GB
 """host memory of a worker itself: Python, torch, buffers of the client"""
 _RESIDUALS = 6
@@ -50,18 +52,17 @@ def workspace(work: Work) -> float:
     return float(work.forward_tokens * width * work.itemsize)
 
 
-def resident_gpu(work: Work, machines: Machines, assumptions: Assumptions) -> Memory:
-    """Return the fullest GPU of a slot whose weights stay."""
+def resident_gpu(work: Work, machines: Machines, assumptions: Assumptions, gpus: int) -> Memory:
+    """Return the fullest of `gpus` over which the layers lie whose weights stay; of one, all of them."""
     packed = keeps_packed(work, machines)
 
     def size(groups: Sequence[Group]) -> int:
         return total(groups).memory(work.itemsize, keeps_packed=packed)
 
     pieces = [size(work.shape.before), *(size(layer.groups) for layer in work.shape.layers[: work.depth])]
-    gpus = 1 if assumptions.replicas else machines.gpus
     captured = work.forward_tokens * work.shape.d_model * len(work.experiment.layers) * work.itemsize
     needs = [
-        ("weights", fullest(pieces, gpus)),
+        (WEIGHTS, fullest(pieces, gpus)),
         ("one forward pass", workspace(work)),
         ("captured layers", captured),
         ("CUDA and allocator", assumptions.reserve_gb * GB),

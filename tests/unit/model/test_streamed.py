@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from engine_outputs import CAPTURED, assert_equal, outputs, some_batches, source_of
 from kubesae.errors import ConfigError
 from kubesae.model.resident import ResidentEngine
-from kubesae.model.streamed import StreamedEngine, devices
+from kubesae.model.streamed import StreamedEngine
 from tiny_models import ARCHITECTURES, LAYERS, save_model
 
 if TYPE_CHECKING:
@@ -161,9 +161,3 @@ def test_weights_in_another_format_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ConfigError, match="has no safetensors weights"):
         StreamedEngine.load(source, CAPTURED, "bfloat16", "cpu")
-
-
-def test_devices_are_named_with_commas() -> None:
-    assert devices("cuda:0,cuda:1") == [torch.device("cuda", 0), torch.device("cuda", 1)]
-    if not torch.cuda.is_available():
-        assert devices("auto") == [torch.device("cpu")]

@@ -22,7 +22,7 @@ def test_int4_is_expanded_and_fp8_stays_where_the_gpu_multiplies_it():
     needs = {
         (name, gpu): next(
             need.bytes
-            for need in resident_gpu(work, machines_for(work, gpu, 8), Assumptions()).needs
+            for need in resident_gpu(work, machines_for(work, gpu, 8), Assumptions(), 8).needs
             if need.what == "weights"
         )
         for name, work in (("kimi", kimi), ("deepseek", deepseek))
@@ -32,21 +32,28 @@ def test_int4_is_expanded_and_fp8_stays_where_the_gpu_multiplies_it():
     assert needs["deepseek", "a100-80gb"] == pytest.approx(2 * needs["deepseek", "h100"], rel=0.05)
 
 
-def test_replicas_hold_all_of_it_and_compute_at_the_same_time():
+def test_one_gpu_holds_all_of_what_two_share():
     work = work_for("qwen3-32b")
-    spread, replicas = (
-        next(need.bytes for need in resident_gpu(work, machines_for(work), Assumptions(replicas=on)).needs)
-        for on in (False, True)
+    spread, whole = (
+        next(need.bytes for need in resident_gpu(work, machines_for(work), Assumptions(), gpus).needs)
+        for gpus in (2, 1)
     )
-    assert replicas == pytest.approx(2 * spread, rel=0.06)
+    assert whole == pytest.approx(2 * spread, rel=0.06)
+
+
+def test_all_gpus_of_a_slot_compute_where_one_holds_the_model():
+    one, two = (planned("qwen3-32b", gpus=gpus, engine="resident") for gpus in (1, 2))
+    assert two.collection.tokens_per_second == pytest.approx(2 * one.collection.tokens_per_second)
+    # Llama-3-70B needs both: they take turns
+    assert [e.gpus_busy for e in planned("llama-3-70b", gpus=2, layers=[70]).engines if e.name == "resident"] == [1]
 
 
 def test_which_engine():
     assert planned("kimi-k2-thinking", **REFERENCE).collection.engine == "streamed"
-    # GPUs of a slot take turns in the resident engine; one GPU has nothing to take turns with
-    assert planned("qwen3-32b", gpus=2).collection.engine == "streamed"
-    assert planned("qwen3-32b", gpus=1).collection.engine == "resident"
-    asked = planned("qwen3-32b", gpus=2, engine="resident")
+    assert planned("qwen3-32b", gpus=2).collection.engine == "resident"
+    # GPUs that a model is spread over take turns in the resident engine; in the streamed one they do not
+    assert planned("llama-3-70b", gpus=2, layers=[70]).collection.engine == "streamed"
+    asked = planned("llama-3-70b", gpus=2, engine="resident", layers=[70])
     assert (asked.collection.engine, asked.collection.why) == ("resident", "asked for")
 
 

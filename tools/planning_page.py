@@ -44,10 +44,10 @@ A plan is as good as what it assumes, and nothing of it was measured on a GPU so
 plan of collecting the demo with the clock, on a machine without one. Set what you know better
 ([assumptions](#assumptions)), and run the pilot: it tells the real speed.
 
-**Engines.** `resident` keeps the weights on the GPUs of a slot: all on each where one holds them, else spread over them, so
-that these work one after the other. `streamed` keeps a block of hidden states instead and passes it through one layer at a time, while the
-next layer loads. That costs nothing once a block computes at least as long as a layer loads: the break-even, for one
-GPU and for a slot whose GPUs share one reading of the weights.
+**Engines.** `resident` keeps the weights on the GPUs of a slot: all on each where one holds them, else spread over
+them, so that these work one after the other. `streamed` keeps a block of hidden states instead and passes it through
+one layer at a time, while the next layer loads. That costs nothing once a block computes at least as long as a layer
+loads: the break-even, for one GPU and for a slot whose GPUs share one reading of the weights.
 
 **Prices** are list prices of AWS, each with date and source, in `jobs/kubesae/plan/prices.yaml`. Copy that file, put in
 what you pay, and give it with `--prices FILE`.

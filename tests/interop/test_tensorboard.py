@@ -55,7 +55,7 @@ def test_it_shows_what_was_logged(python: str, tmp_path: Path, monkeypatch: pyte
     several = [TOPK | {"name": "a"}, RELU | {"name": "b"}]
     for save in (5, 9):  # between the checkpoints of the two, and after the second's
         with monkeypatch.context() as patched:
-            at_call(patched, Checkpoints, "save", save, crash)
+            at_call(patched, Checkpoints, "write", save, crash)
             with pytest.raises(CrashError):
                 training.run_all(several, Limits(interval=0.0))
     training.run_all(several)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from kubesae.experiment import Corpus, DataIdentity, Experiment, Sae, Section
+from kubesae.experiment import PRESETS, Corpus, DataIdentity, Experiment, Sae, Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,14 +146,14 @@ def _constraint(value: Value) -> dict[str, Any]:
 
 
 def experiment_facts() -> dict[str, Any]:
-    """Return what the templates know of an experiment: defaults, and which fields decide its data."""
+    """Return what the templates know of an experiment: defaults, presets, which fields decide its data."""
     decides = {"data", *_DECIDES_TOKENS, *(set(DataIdentity.model_fields) & set(Experiment.model_fields))}
     sections: dict[str, type[Section]] = {"experiment": Experiment, "corpora": Corpus, "sae": Sae}
     defaults = {}
     for name, section in sections.items():
         schema = section.model_json_schema()["properties"]
         defaults[name] = {field: info["default"] for field, info in schema.items() if "default" in info}
-    return {"decidesData": sorted(decides), "defaults": defaults}
+    return {"decidesData": sorted(decides), "defaults": defaults, "presets": PRESETS}
 
 
 def readme(chart: Path, values: list[Value]) -> str:

@@ -25,7 +25,7 @@ def test_all_tokens_are_there_once_in_order_up_to_the_dropped_tail(
     lengths: list[int], context: int, bos: int | None, separator: int | None
 ) -> None:
     packer = pack(lengths, context, bos, separator)
-    contexts, pieces = packer.finish()
+    contexts, pieces = packer.take()
     assert contexts.shape == (len(packer), context)
     assert contexts.dtype == np.uint32
     body = contexts
@@ -49,7 +49,7 @@ def test_all_tokens_are_there_once_in_order_up_to_the_dropped_tail(
 def test_pieces_trace_back_to_document_offset_and_character(
     lengths: list[int], context: int, bos: int | None, separator: int | None
 ) -> None:
-    contexts, pieces = pack(lengths, context, bos, separator).finish()
+    contexts, pieces = pack(lengths, context, bos, separator).take()
     seen = np.zeros(contexts.shape, np.int64)
     if bos is not None:
         seen[:, 0] = 1

@@ -66,8 +66,9 @@ missing, Helm has not asked a cluster, and nothing is known.
 {{- end -}}
 {{- $corpora := dict -}}
 {{- range $e.corpora -}}
-{{- if hasKey $corpora .name }}{{ fail (printf "experiment.corpora: two corpora have the name %q. Give each its own." .name) }}{{ end -}}
-{{- $_ := set $corpora .name true -}}
+{{- $name := .name | default .preset -}}
+{{- if hasKey $corpora $name }}{{ fail (printf "experiment.corpora: two corpora have the name %q. Give each its own." $name) }}{{ end -}}
+{{- $_ := set $corpora $name true -}}
 {{- end -}}
 {{- if gt (int64 $full.contexts_per_block) (int64 $full.contexts_per_part) -}}
 {{- fail (printf "experiment.contexts_per_block: %d is more than contexts_per_part (%d). Lower it." (int64 $full.contexts_per_block) (int64 $full.contexts_per_part)) -}}

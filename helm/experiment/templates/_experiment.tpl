@@ -21,14 +21,17 @@ out a default changes nothing. files/experiment.json (generated) has the default
 {{ toJson $kept }}
 {{- end }}
 
-{{/* An experiment without what has its default, as JSON. Give root and experiment. */}}
+{{/* An experiment without what has its default, as JSON; of a preset, what it stands for. Give root and experiment. */}}
 {{- define "kubesae.changed" -}}
-{{- $defaults := (.root.Files.Get "files/experiment.json" | fromJson).defaults -}}
+{{- $facts := .root.Files.Get "files/experiment.json" | fromJson -}}
+{{- $defaults := $facts.defaults -}}
 {{- $changed := include "kubesae.withoutDefaults" (dict "section" .experiment "defaults" $defaults.experiment) | fromJson -}}
 {{- range $field := list "corpora" "sae" -}}
 {{- $items := list -}}
 {{- range get $changed $field | default list -}}
-{{- $items = append $items (include "kubesae.withoutDefaults" (dict "section" . "defaults" (get $defaults $field)) | fromJson) -}}
+{{- $item := . -}}
+{{- with .preset }}{{ $item = merge (dict) (omit $item "preset") (get $facts.presets .) (dict "name" .) }}{{ end -}}
+{{- $items = append $items (include "kubesae.withoutDefaults" (dict "section" $item "defaults" (get $defaults $field)) | fromJson) -}}
 {{- end -}}
 {{- $_ := set $changed $field $items -}}
 {{- end -}}

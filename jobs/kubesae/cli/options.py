@@ -58,6 +58,32 @@ def metrics_option(command: F) -> F:
     )(command)
 
 
+def share_options(what: str) -> Callable[[F], F]:
+    """Give a command the flags --index and --of, of workers that share `what`; `check_share` reads them."""
+
+    def decorate(command: F) -> F:
+        of = click.option("--of", type=click.IntRange(1), help=f"number of workers that share {what}")
+        text = "number of this worker, from 0"
+        index = click.option("--index", type=click.IntRange(0), envvar="JOB_COMPLETION_INDEX", help=text)
+        return index(of(command))
+
+    return decorate
+
+
+def check_share(index: int | None, of: int | None) -> tuple[int, int]:
+    """Return the number of this worker and of all; alone without --of, whatever a Job's environment says.
+
+    Raises:
+        ConfigError: the number is missing, or not one of them.
+
+    """
+    if of is None:
+        return 0, 1
+    if index is None or index >= of:
+        raise ConfigError(f"--of {of} needs --index, from 0 to {of - 1}.")
+    return index, of
+
+
 def format_option(command: F) -> F:
     """Give a command the flag --format: that of another library's SAEs."""
     names = click.Choice(["sae-lens", "sparsify", "dictionary-learning"])

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubesae.cli.console import say
-from kubesae.cli.options import experiment_options, overrides, resolve
-from kubesae.errors import EXIT_USER, ConfigError
+from kubesae.cli.options import check_share, experiment_options, overrides, resolve, share_options
+from kubesae.errors import EXIT_USER
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 )
 @click.option("--scope", type=click.Choice(["pilot", "all"]), default="all", show_default=True, help="what to check")
 @click.option("--workers", type=click.IntRange(1), help="threads (default: the cores)")
-@click.option("--index", type=click.IntRange(0), envvar="JOB_COMPLETION_INDEX", help="number of this worker, from 0")
-@click.option("--of", type=click.IntRange(1), help="number of workers that share the parts")
+@share_options("the parts")
 @click.option("--json", "as_json", is_flag=True, help="print the report as JSON")
 def command(
     experiment: Path | None,
@@ -44,8 +43,8 @@ def command(
     made by the worker that finds all shares there.
     """
     resolved = resolve(experiment, overrides(flags))
-    if of is not None and (index is None or index >= of):
-        raise ConfigError(f"--of {of} needs --index, from 0 to {of - 1}.")
+    shared = of is not None
+    index, of = check_share(index, of)
     from kubesae.ledger import require_identity  # noqa: PLC0415 - keeps --help fast
     from kubesae.store import open_store  # noqa: PLC0415
     from kubesae.verify import report_lines, share_line, verify, verify_share  # noqa: PLC0415
@@ -53,11 +52,11 @@ def command(
     store = open_store(resolved.data)
     mode = mode or resolved.verify.mode
     workers = workers or len(os.sched_getaffinity(0))
-    if of is None:
+    if not shared:
         report = verify(store, scope, mode, resolved.pilot.tokens, workers=workers)
     else:
-        share = verify_share(store, scope, mode, resolved.pilot.tokens, index or 0, of, workers=workers)
-        say(share_line(share, index or 0, of))
+        share = verify_share(store, scope, mode, resolved.pilot.tokens, index, of, workers=workers)
+        say(share_line(share, index, of))
         if share.verification is None:
             return EXIT_USER if share.findings else 0
         report = share.verification.report

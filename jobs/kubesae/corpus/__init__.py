@@ -1,5 +1,6 @@
 """Documents -> tokens -> packed contexts."""
 
+from kubesae.corpus.chat import Renderer
 from kubesae.corpus.manifest import (
     CorpusInfo,
     Request,
@@ -22,6 +23,7 @@ __all__ = [
     "LocalFiles",
     "Packer",
     "Piece",
+    "Renderer",
     "Request",
     "ShardInfo",
     "ShardTokens",

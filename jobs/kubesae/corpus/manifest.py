@@ -62,6 +62,11 @@ class TokenizerInfo(Section):
     special: tuple[int, ...] = Field(description="special token ids, ascending")
 
 
+def _is_none(value: object) -> bool:
+    """Leave out what is not there: the manifests of data that has none of it keep their hashes."""
+    return value is None
+
+
 class CorpusInfo(Section):
     """What was used of one corpus."""
 
@@ -71,6 +76,13 @@ class CorpusInfo(Section):
     contexts: int = Field(description="contexts that were dealt")
     documents: int = Field(description="documents that the dealt contexts come from")
     tokens: int = Field(description="tokens that were dealt, BOS and separators included")
+    chat_template: str | None = Field(
+        None, exclude_if=_is_none, description="SHA-256 of the chat template that its messages were rendered by"
+    )
+    duplicates: int | None = Field(
+        None, exclude_if=_is_none, description="documents that were dropped because their text came before (dedup)"
+    )
+    duplicate_tokens: int | None = Field(None, exclude_if=_is_none, description="tokens of these documents")
 
 
 class ShardInfo(Section):

@@ -7,6 +7,7 @@ of tokens of one document in one context is a *piece*, so every token traces bac
 
 from __future__ import annotations
 
+import bisect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -41,13 +42,14 @@ class Piece:
 
 @dataclass
 class Packer:
-    """Packs one segment: `add` documents, then take `contexts` and `pieces`."""
+    """Packs one segment: `add` documents, and `take` contexts and pieces, at the end or on the way."""
 
     context: int
     bos: int | None
     separator: int | None
     pieces: list[Piece] = field(default_factory=list)
     _rows: list[npt.NDArray[np.uint32]] = field(default_factory=list)
+    _taken: int = 0
     _used: int = 0
 
     def __post_init__(self) -> None:
@@ -72,7 +74,7 @@ class Packer:
         while at < len(ids):
             take = min(self.context - self._used, len(ids) - at)
             char = encoded.char(at) if at < len(encoded.ids) else -1
-            self.pieces.append(Piece(len(self._rows), self._used, take, document, at, char))
+            self.pieces.append(Piece(len(self), self._used, take, document, at, char))
             self._row[self._used : self._used + take] = ids[at : at + take]
             self._used += take
             at += take
@@ -81,10 +83,17 @@ class Packer:
                 self._begin()
 
     def __len__(self) -> int:
-        """Whole contexts so far."""
-        return len(self._rows)
+        """Whole contexts so far, those that were taken included."""
+        return self._taken + len(self._rows)
 
-    def finish(self) -> tuple[npt.NDArray[np.uint32], list[Piece]]:
-        """Return the whole contexts, uint32 [contexts, context], and their pieces; the rest is dropped."""
+    def take(self) -> tuple[npt.NDArray[np.uint32], list[Piece]]:
+        """Return the whole contexts since the last time, uint32 [contexts, context], and their pieces; forget both.
+
+        What is left over at the end, less than a context, never comes out.
+        """
         contexts = np.stack(self._rows) if self._rows else np.zeros((0, self.context), np.uint32)
-        return contexts, [piece for piece in self.pieces if piece.context < len(contexts)]
+        self._taken += len(self._rows)
+        self._rows.clear()
+        whole = bisect.bisect_left(self.pieces, self._taken, key=lambda piece: piece.context)
+        pieces, self.pieces = self.pieces[:whole], self.pieces[whole:]
+        return contexts, pieces

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kubesae.corpus.chat import read_messages
 from kubesae.errors import ConfigError
 from kubesae.experiment import canonical_json, is_path, sha256_hex
 from kubesae.hub import loading
@@ -23,6 +24,7 @@ from kubesae.hub import loading
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from kubesae.corpus.chat import Messages
     from kubesae.experiment import Corpus
 
 FILES_PER_UNIT = 64
@@ -32,10 +34,17 @@ _SKIPPED_FOLDERS = {".git", "__pycache__", "node_modules", ".venv", "site-packag
 
 @dataclass(frozen=True, slots=True)
 class TextDocument:
-    """One document: its name within the corpus, and its text."""
+    """One document: its name within the corpus, and its text, or the messages that its text is to be made of."""
 
     name: str
-    text: str
+    text: str = ""
+    messages: Messages = ()
+
+    @property
+    def digest(self) -> int:
+        """First 8 bytes of the SHA-256 of its text, or of its messages as canonical JSON: one number for one text."""
+        data = canonical_json(self.messages) if self.messages else self.text.encode("utf-8", "surrogatepass")
+        return int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,7 @@ class LocalFiles:
     files: tuple[Path, ...]
     builder: str | None
     field: str
+    messages: tuple[str, ...] | None = None
 
     @property
     def units(self) -> int:
@@ -71,7 +81,7 @@ class LocalFiles:
         path = self.files[unit]
         try:
             rows = load_dataset(self.builder, data_files=glob.escape(str(path)), split="train", streaming=True)
-            yield from _rows(rows, self.field, self._name(path))
+            yield from _rows(rows, self.field, self.messages, self._name(path))
         except ValueError as error:  # pyarrow's errors are ValueErrors
             raise ConfigError(f"{path} cannot be read as {self.builder}: {error}. Mend it, or leave it out.") from error
 
@@ -87,6 +97,7 @@ class HubDataset:
     dataset: Any
     commit: str
     field: str
+    messages: tuple[str, ...] | None = None
 
     @property
     def units(self) -> int:
@@ -99,7 +110,8 @@ class HubDataset:
 
     def documents(self, unit: int) -> Iterator[TextDocument]:
         """Documents of one unit, in a fixed order."""
-        yield from _rows(self.dataset.shard(self.units, unit), self.field, f"file-{unit:05d}")
+        rows = self.dataset.shard(self.units, unit)
+        yield from _rows(rows, self.field, self.messages, f"file-{unit:05d}")
 
 
 def open_source(corpus: Corpus, seed: int) -> LocalFiles | HubDataset:
@@ -125,6 +137,11 @@ def _open_local(corpus: Corpus, seed: int) -> LocalFiles:
     walks = (_walk(path) if path.is_dir() else [path] for path in matches)
     files = sorted({path for path in itertools.chain.from_iterable(walks) if path.is_file()})
     builder = _builder(corpus, files)
+    if corpus.messages and not builder:
+        raise ConfigError(
+            f"Corpus {corpus.name}: `messages` names columns, and {corpus.source!r} has text files. Give JSON lines, "
+            "Parquet or a dataset, or leave `messages` out."
+        )
     if builder:
         files = [path for path in files if _ROW_FORMATS.get(path.suffix) == builder and path.stat().st_size]
     else:
@@ -135,7 +152,7 @@ def _open_local(corpus: Corpus, seed: int) -> LocalFiles:
             f"Corpus {corpus.name}: there is no {kind}file with text in {corpus.source!r}. Check `source` and `format`."
         )
     order = np.random.Generator(np.random.PCG64([seed, 1])).permutation(len(files))
-    return LocalFiles(root, tuple(files[i] for i in order), builder, corpus.field)
+    return LocalFiles(root, tuple(files[i] for i in order), builder, corpus.field, corpus.messages)
 
 
 def _builder(corpus: Corpus, files: Sequence[Path]) -> str | None:
@@ -190,15 +207,23 @@ def _open_hub(corpus: Corpus) -> HubDataset:
     ):
         commit = HfApi().dataset_info(corpus.source, revision=corpus.revision).sha
         dataset = load_dataset(corpus.source, corpus.config, split=corpus.split, revision=commit, streaming=True)
-    return HubDataset(dataset, str(commit), corpus.field)
+    return HubDataset(dataset, str(commit), corpus.field, corpus.messages)
 
 
-def _rows(rows: Any, field: str, unit: str) -> Iterator[TextDocument]:
+def _rows(rows: Any, field: str, messages: tuple[str, ...] | None, unit: str) -> Iterator[TextDocument]:
     for number, row in enumerate(rows):
-        if field not in row:
-            raise ConfigError(f"{unit} has no column {field!r}; it has {', '.join(row)}. Set the corpus's `field`.")
+        name = f"{unit}:{number}"
+        missing = [column for column in messages or (field,) if column not in row]
+        if missing:
+            raise ConfigError(
+                f"{unit} has no column {missing[0]!r}; it has {', '.join(row)}. Set the corpus's "
+                f"`{'messages' if messages else 'field'}`."
+            )
+        if messages:
+            yield TextDocument(name, messages=read_messages(row, messages, f"{unit}, row {number}"))
+            continue
         if not isinstance(row[field], str):
             raise ConfigError(
                 f"{unit}, row {number}: column {field!r} holds {type(row[field]).__name__}, not text. Set `field`."
             )
-        yield TextDocument(f"{unit}:{number}", row[field])
+        yield TextDocument(name, row[field])

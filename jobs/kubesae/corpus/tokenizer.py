@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic_core import from_json
 
+from kubesae.corpus.chat import split_marked
 from kubesae.corpus.manifest import TokenizerInfo
-from kubesae.errors import DamagedError
+from kubesae.errors import ConfigError, DamagedError
 from kubesae.experiment import canonical_json, sha256_hex
 from kubesae.hub import loading
 from kubesae.ledger import keys
@@ -40,6 +41,12 @@ class Encoded:
 
     ids: npt.NDArray[np.uint32]
     char: Callable[[int], int]
+
+    def bare(self, begin: int | None, end: int | None) -> Encoded:
+        """Return this without the token `begin` at its beginning and `end` at its end: packing adds its own."""
+        start = int(len(self.ids) > 0 and begin is not None and self.ids[0] == begin)
+        stop = len(self.ids) - int(len(self.ids) > start and end is not None and self.ids[-1] == end)
+        return Encoded(self.ids[start:stop], lambda token: self.char(token + start))
 
 
 class Tokenizer:
@@ -86,6 +93,52 @@ class Tokenizer:
             ]
         ids = self._inner(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return [Encoded(np.asarray(i, np.uint32), lambda _: -1) for i in ids]
+
+    def encode_marked(self, texts: Sequence[str]) -> list[Encoded]:
+        """Encode texts of a `Renderer`: special tokens count, but between marks, which are no part of the text."""
+        pieces = [split_marked(text) for text in texts]
+        quoted = iter(self.encode([piece for parts in pieces for piece in parts[1::2]]))
+        spoken = iter(self._encode_special([piece for parts in pieces for piece in parts[::2]]))
+        return [
+            _join(parts, [next(quoted if number % 2 else spoken) for number in range(len(parts))]) for parts in pieces
+        ]
+
+    def _encode_special(self, texts: Sequence[str]) -> list[Encoded]:
+        if self._fast is not None:
+            self._fast.encode_special_tokens = False
+            try:
+                return self.encode(texts)
+            finally:
+                self._fast.encode_special_tokens = True
+        return [
+            Encoded(np.asarray(self._inner.encode(text, add_special_tokens=False), np.uint32), lambda _: -1)
+            for text in texts
+        ]
+
+    @property
+    def chat_template(self) -> str:
+        """The tokenizer's chat template. Raises ConfigError when it has none, or several without a default."""
+        try:
+            return str(self._inner.get_chat_template())
+        except ValueError as error:
+            raise ConfigError(
+                "A corpus has `messages`, and the model's tokenizer has no chat template to render them by "
+                f"({str(error).partition('.')[0]}). Take a model that was trained on conversations, or put a "
+                "chat_template.jinja beside the tokenizer's files."
+            ) from error
+
+    def apply_chat_template(self, messages: list[dict[str, str]], template: str) -> str:
+        """Render messages, in a sandbox. Raises jinja2's TemplateError."""
+        return str(
+            self._inner.apply_chat_template(
+                messages, chat_template=template, tokenize=False, add_generation_prompt=False
+            )
+        )
+
+    @property
+    def special_texts(self) -> list[str]:
+        """How the special tokens are spelled."""
+        return [str(text) for text in self._inner.convert_ids_to_tokens(list(self.info.special))]
 
     @property
     def definition(self) -> bytes:
@@ -178,6 +231,21 @@ def _only(definition: dict[str, Any], ids: set[int]) -> dict[str, Any] | None:
 
 def _added_special(inner: Any) -> list[int]:
     return [i for i, token in inner.added_tokens_decoder.items() if token.special]
+
+
+def _join(texts: Sequence[str], parts: Sequence[Encoded]) -> Encoded:
+    """Join the encodings of texts that follow each other in one document."""
+    if len(parts) == 1:
+        return parts[0]
+    first_tokens = np.cumsum([0, *(len(part.ids) for part in parts)])
+    first_chars = np.cumsum([0, *map(len, texts)])
+
+    def char(token: int) -> int:
+        part = int(np.searchsorted(first_tokens, token, side="right")) - 1
+        within = parts[part].char(token - int(first_tokens[part]))
+        return -1 if within < 0 else int(first_chars[part]) + within
+
+    return Encoded(np.concatenate([part.ids for part in parts]), char)
 
 
 def _char_of(encoding: Any) -> Callable[[int], int]:

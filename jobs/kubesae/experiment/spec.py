@@ -7,9 +7,11 @@ fields below; a field's description is its help text. Fields that decide what by
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from kubesae.experiment.presets import Preset, with_preset
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Positive = Annotated[int, Field(gt=0)]
@@ -25,9 +27,31 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
+def _or_preset(schema: dict[str, Any]) -> None:
+    """Say in the schema of a corpus that a preset stands in for its required fields."""
+    schema["anyOf"] = [{"required": schema.pop("required")}, {"required": ["preset"]}]
+
+
+# Fields that came later are left out of what is stored where they have their default: older data keep their hashes.
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+def _is_false(value: object) -> bool:
+    return value is False
+
+
 class Corpus(Section):
     """Documents to run the model over."""
 
+    model_config = ConfigDict(json_schema_extra=_or_preset)
+
+    # Never kept: a preset and what it stands for, written out, are the same data.
+    preset: Preset | None = Field(
+        None,
+        exclude=True,
+        description="fill what is not written here, name and source too, for a well-known data set (docs/corpora.md)",
+    )
     name: Name = Field(description="name of the corpus in reports and in every row's origin")
     source: str = Field(description="a Hugging Face dataset id, or a local file, folder or glob")
     format: Literal["auto", "text", "jsonl", "parquet", "source", "hub"] = Field(
@@ -39,6 +63,19 @@ class Corpus(Section):
     split: str = Field("train", description="split of a hub dataset")
     revision: str | None = Field(None, description="revision of a hub dataset (resolved to a commit and recorded)")
     field: str = Field("text", description="column that holds a document's text (jsonl, parquet, hub)")
+    messages: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        max_length=2,
+        exclude_if=_is_none,
+        description="a document is a conversation, rendered by the tokenizer's chat template: the column of its "
+        "messages, or the two columns of a question and its answer (in place of `field`)",
+    )
+    dedup: bool = Field(
+        False,
+        exclude_if=_is_false,
+        description="drop every document whose text, byte for byte, came before in this corpus",
+    )
     weight: float = Field(1.0, gt=0, description="share of the tokens, relative to the other corpora")
     pool: float = Field(
         1.0,
@@ -46,6 +83,11 @@ class Corpus(Section):
         description="tokenise this many times the tokens needed and deal from them: above 1 the contexts come from "
         "more documents",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_preset(cls, values: Any) -> Any:
+        return with_preset(values) if isinstance(values, dict) else values
 
 
 class Pilot(Section):

@@ -37,9 +37,24 @@ def documents(shard: int) -> str:
     return f"tokens/documents-{shard:04d}.parquet"
 
 
+def segments(corpus: str) -> str:
+    """Folder of the tokenised documents of a corpus."""
+    return f"tokens/segments/{corpus}/"
+
+
 def segment(corpus: str, index: int) -> str:
     """Tokenised documents of one unit of a corpus, without the ending (`.npy`, `.parquet`, `.json`)."""
-    return f"tokens/segments/{corpus}/segment-{index:06d}"
+    return f"{segments(corpus)}segment-{index:06d}"
+
+
+def digests(corpus: str, index: int, tag: str) -> str:
+    """Hashes of the documents of one unit of a corpus; `tag`: of what decides the documents."""
+    return f"{segments(corpus)}digests-{index:06d}.{tag}.npy"
+
+
+def dealt(shard: int) -> str:
+    """What was dealt to a shard, written after its files, until the manifest says it of all."""
+    return f"tokens/dealt-{shard:04d}.json"
 
 
 def tar(layer: int, shard: int, part: int, sha12: str) -> str:

@@ -1,31 +1,21 @@
-"""Second step of prepare: deal packed contexts to shards by a seeded permutation.
+"""Second step of prepare: which packed contexts go to which shard and place, by a seeded permutation.
 
-Every part of every shard then has the mixture of the corpora, and the pilot is representative. Which contexts are taken
-is arithmetic on counts; only then are segments read, one at a time, once for each shard.
+Every part of every shard then has the mixture of the corpora, and the pilot is representative. All of it is arithmetic
+on counts: `spill` moves the contexts.
 """
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from kubesae.corpus import ShardInfo
-from kubesae.experiment import sha256_hex
-from kubesae.ledger import keys
-from kubesae.prepare.segments import read_segment
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from kubesae.ledger import Plan
-    from kubesae.store import Store
 
 _DEAL = 2  # streams of the experiment's seed: 1 orders files, 2 deals
 
@@ -67,61 +57,53 @@ def deal(pools: Sequence[Pool], wanted: Sequence[int], seed: int) -> npt.NDArray
     return contexts[generator.permutation(len(contexts))]
 
 
-@dataclass(frozen=True)
-class ShardFiles:
-    """The token files of a shard: their bytes by key, what the manifest says of them, and where tokens came from."""
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What is dealt of one segment: its contexts, ascending, and where each goes.
 
-    files: dict[str, memoryview]
-    info: ShardInfo
-    documents: pa.Table
-
-
-def shard_files(
-    store: Store, plan: Plan, shard: int, contexts: npt.NDArray[np.int64], pools: Sequence[Pool]
-) -> ShardFiles:
-    """Make a shard's token ids and the table of where they came from.
-
-    Args:
-        store: the data store, which holds the segments.
-        plan: the plan.
-        shard: the shard.
-        contexts: int64 [contexts, 3] from `deal`: this shard's, in order.
-        pools: the pools that `contexts` counts by.
+    Attributes:
+        corpus: number of the corpus.
+        unit: unit of the corpus.
+        context: int64 [contexts], contexts of the segment.
+        shard: int64 [contexts], shard of each.
+        place: int64 [contexts], place of each among the shard's contexts.
 
     """
-    ids = np.zeros((len(contexts), plan.context), np.uint32)
-    tables = []
-    for number, unit in sorted({(int(c), int(u)) for c, u, _ in contexts}):
-        here = np.flatnonzero((contexts[:, 0] == number) & (contexts[:, 1] == unit))
-        segment, pieces = read_segment(store, pools[number].corpus, unit)
-        ids[here] = segment[contexts[here, 2]]
-        tables.append(_place(pieces, dict(zip(contexts[here, 2].tolist(), here.tolist(), strict=True)), plan.context))
-        tables[-1] = tables[-1].append_column("corpus", pa.repeat(pools[number].corpus, len(tables[-1])))
-    rows = np.ascontiguousarray(ids.reshape(-1)[: plan.quota(shard)], dtype="<u4")
-    ids_file, documents_file = io.BytesIO(), io.BytesIO()
-    np.save(ids_file, rows, allow_pickle=False)
-    documents = _cut(pa.concat_tables(tables).sort_by("start"), plan.quota(shard))
-    pq.write_table(documents, documents_file)
-    info = ShardInfo(
-        tokens=len(rows),
-        sha256=sha256_hex(memoryview(rows).cast("B")),
-        documents_sha256=sha256_hex(documents_file.getbuffer()),
-    )
-    files = {keys.tokens(shard): ids_file.getbuffer(), keys.documents(shard): documents_file.getbuffer()}
-    return ShardFiles(files, info, documents)
+
+    corpus: int
+    unit: int
+    context: npt.NDArray[np.int64]
+    shard: npt.NDArray[np.int64]
+    place: npt.NDArray[np.int64]
 
 
-def _place(pieces: pa.Table, position: dict[int, int], context: int) -> pa.Table:
-    """Pieces of the dealt contexts, their `start` turned into the row of the shard."""
-    kept = pieces.filter(pc.is_in(pieces["context"], pa.array(position, pa.int64())))
-    base = np.array([position[c] * context for c in kept["context"].to_pylist()], np.int64)
-    start = pa.array(base + kept["start"].to_numpy())
-    return kept.drop_columns(["context"]).set_column(0, "start", start)
+class Layout:
+    """A deal by segment and by shard."""
 
+    def __init__(self, plan: Plan, order: npt.NDArray[np.int64]) -> None:
+        """Take `order` of `deal`: shard 0 has the first contexts, and so on."""
+        self.plan = plan
+        self._order = order
+        self._edges = np.cumsum([0, *(plan.contexts(shard) for shard in range(plan.num_shards))])
+        self._by_segment = np.lexsort((order[:, 2], order[:, 1], order[:, 0]))
+        self._shard = np.searchsorted(self._edges, self._by_segment, side="right") - 1
 
-def _cut(documents: pa.Table, quota: int) -> pa.Table:
-    """Drop and shorten pieces beyond the shard's quota."""
-    kept = documents.filter(pc.less(documents["start"], quota))
-    room = pc.subtract(pa.scalar(quota, pa.int64()), kept["start"])
-    tokens = pc.min_element_wise(kept["tokens"], room)
-    return kept.set_column(kept.schema.get_field_index("tokens"), "tokens", tokens)
+    def segments(self) -> Iterator[Share]:
+        """Yield each segment that something is dealt of, by corpus and unit."""
+        chosen = self._order[self._by_segment]
+        place = self._by_segment - self._edges[self._shard]
+        starts = np.flatnonzero(np.any(np.diff(chosen[:, :2], axis=0) != 0, axis=1)) + 1
+        for rows in np.split(np.arange(len(chosen)), starts):
+            corpus, unit = chosen[rows[0], :2].tolist()
+            yield Share(corpus, unit, chosen[rows, 2], self._shard[rows], place[rows])
+
+    def places(self, shard: int) -> npt.NDArray[np.int64]:
+        """Place in `shard` of each of its contexts, in the order in which `segments` gives them."""
+        return self._by_segment[self._shard == shard] - self._edges[shard]
+
+    def tokens(self, corpus: int) -> int:
+        """Tokens that are dealt of a corpus: the last context of each shard is cut at its quota."""
+        rows = np.full(len(self._order), self.plan.context)
+        for shard, (first, end) in enumerate(zip(self._edges, self._edges[1:], strict=False)):
+            rows[end - 1] -= (end - first) * self.plan.context - self.plan.quota(shard)
+        return int(rows[self._order[:, 0] == corpus].sum())

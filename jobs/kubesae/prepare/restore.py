@@ -13,8 +13,9 @@ from kubesae.corpus import Tokenizer, read_manifest
 from kubesae.errors import DamagedError, KubesaeError, MissingError, StoreError
 from kubesae.experiment import parse_json_object
 from kubesae.ledger import Plan, keys, require_identity
-from kubesae.prepare.deal import Pool, deal, shard_files
+from kubesae.prepare.deal import Layout, Pool, deal
 from kubesae.prepare.run import prepare
+from kubesae.prepare.spill import Spill
 from kubesae.store import open_store
 
 if TYPE_CHECKING:
@@ -66,15 +67,15 @@ def _load_again(experiment: Experiment, store: Store, manifest: TokensManifest, 
 
 def _deal_again(store: Store, manifest: TokensManifest, plan: Plan, wanted: set[str]) -> None:
     """Write what the segments give of `wanted`, as far as it is what the manifest names, and take it out."""
+    shards = [s for s in range(plan.num_shards) if wanted & {keys.tokens(s), keys.documents(s)}]
+    if not shards:
+        return
     try:
         pools = [_pool(store, corpus.name, corpus.pool_contexts) for corpus in manifest.corpora]
         order = deal(pools, [corpus.contexts for corpus in manifest.corpora], manifest.request.seed)
-        first = 0
-        for shard in range(plan.num_shards):
-            contexts = order[first : first + plan.contexts(shard)]
-            first += len(contexts)
-            if wanted & {keys.tokens(shard), keys.documents(shard)}:
-                made = shard_files(store, plan, shard, contexts, pools)
+        with Spill(store, Layout(plan, order), pools, shards) as spill:
+            for shard in shards:
+                made = spill.files(shard)
                 if made.info == manifest.shards[shard]:
                     for key, data in made.files.items():
                         if key in wanted:
@@ -100,13 +101,14 @@ def _prepare_again(experiment: Experiment, store: Store, identity: DataIdentity,
     with tempfile.TemporaryDirectory() as folder:
         aside = open_store(folder)
         try:
-            made = prepare(experiment, aside).manifest.sha256
+            made = prepare(experiment, aside)
         except KubesaeError as error:
             raise DamagedError(f"{_cannot(store, wanted)} the sources cannot be prepared again: {error}") from error
-        if made != identity.tokens_manifest:
+        sha256 = made.manifest.sha256 if made else ""
+        if sha256 != identity.tokens_manifest:
             raise DamagedError(
                 f"{_cannot(store, wanted)} corpus, tokenizer or a library are not what they were: prepared again, the "
-                f"manifest has SHA-256 {made[:12]} and not {identity.tokens_manifest[:12]}. Restore the file from a "
+                f"manifest has SHA-256 {sha256[:12]} and not {identity.tokens_manifest[:12]}. Restore the file from a "
                 "copy of the prefix, or collect under another prefix."
             )
         for key in sorted(wanted):

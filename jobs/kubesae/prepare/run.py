@@ -1,32 +1,32 @@
 """Prepare: corpora -> packed token ids of every shard, once, on CPUs, before any GPU runs.
 
     kubesae prepare experiment.yaml
+    kubesae prepare experiment.yaml --index 0 --of 3    # one of three workers, in any order
 
-1. Tokenise units of each corpus until its pool is full (`segments`). 2. Deal the contexts to shards (`deal`). 3. Write
-the manifest. From then on the content of every part is a pure function of the data identity: no dataset, tokenizer or
-hub is needed while GPUs are paid for.
+1. Tokenise units of each corpus until its pool is full (`fill`, `segments`). 2. Deal the contexts to shards (`deal`,
+`spill`): whoever finds all segments there. 3. Write the manifest. From then on the content of every part is a pure
+function of the data identity: no dataset, tokenizer or hub is needed while GPUs are paid for.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-import pyarrow as pa
-
-from kubesae.corpus import CorpusInfo, Request, Tokenizer, TokensManifest, open_source, read_manifest
+from kubesae.corpus import CorpusInfo, Request, ShardInfo, Tokenizer, TokensManifest, read_manifest
 from kubesae.errors import ConfigError
+from kubesae.experiment import canonical_json, parse_json_object, sha256_hex, validate
 from kubesae.ledger import Plan, keys
-from kubesae.prepare.deal import Pool, deal, shard_files, split_by_weight
-from kubesae.prepare.segments import Settings, make_segment
+from kubesae.prepare.deal import Layout, deal, split_by_weight
+from kubesae.prepare.fill import Filling
+from kubesae.prepare.spill import Spill
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from kubesae.corpus import TokenizerInfo
-    from kubesae.experiment import Corpus, Experiment
+    from kubesae.experiment import Experiment
+    from kubesae.prepare.fill import Filled
     from kubesae.store import Store
 
 
@@ -44,7 +44,9 @@ def prepare(
     *,
     vocab_size: Callable[[], int] | None = None,
     say: Callable[[str], None] = lambda _: None,
-) -> Prepared:
+    index: int = 0,
+    of: int = 1,
+) -> Prepared | None:
     """Tokenise, pack and deal, unless it has been done.
 
     Args:
@@ -52,6 +54,11 @@ def prepare(
         store: the data store.
         vocab_size: gives the model's vocabulary size, so that a tokenizer that does not fit is refused here.
         say: called with a line of progress.
+        index: number of this worker, from 0.
+        of: workers that share the units.
+
+    Returns:
+        None when this worker has done its share and others have not: whoever is last deals.
 
     Raises:
         IdentityError: tokens of other settings are stored there.
@@ -72,12 +79,15 @@ def prepare(
     plan = Plan.of(experiment)
     total = sum(plan.contexts(shard) for shard in range(plan.num_shards))
     wanted = split_by_weight(total, [corpus.weight for corpus in experiment.corpora])
-    pools, revisions = [], []
+    filled = []
     for corpus, count in zip(experiment.corpora, wanted, strict=True):
-        pool, revision = _fill(experiment, store, tokenizer, info, corpus, count, say)
-        pools.append(pool)
-        revisions.append(revision)
-    manifest = _write(experiment, store, info, plan, pools, revisions, wanted, request, say)
+        filling = Filling.open(experiment, store, tokenizer, info, corpus, count, shared=of > 1)
+        filling.work(index, of, say)
+        filled.append(filling)
+    pools = [found for filling in filled if (found := filling.result()) is not None]
+    if len(pools) < len(filled):
+        return None
+    manifest = deal_tokens(store, request, info, plan, pools, wanted, say)
     store.put(keys.TOKENIZER, tokenizer.definition)
     store.put(keys.TOKENS_MANIFEST, manifest.to_json())
     return Prepared(manifest, existed=False)
@@ -92,82 +102,75 @@ def check_vocabulary(info: TokenizerInfo, vocab_size: int, model: str) -> None:
         )
 
 
-def _fill(
-    experiment: Experiment,
+def deal_tokens(
     store: Store,
-    tokenizer: Tokenizer,
-    info: TokenizerInfo,
-    corpus: Corpus,
-    count: int,
-    say: Callable[[str], None],
-) -> tuple[Pool, str]:
-    """Tokenise units of `corpus` until `count` contexts times its pool factor are there, or it ends."""
-    source = open_source(corpus, experiment.seed)
-    revision = source.revision()
-    goal = math.ceil(count * corpus.pool)
-    settings = Settings(
-        tokenizer=info.sha256,
-        revision=revision,
-        context=experiment.context,
-        bos=info.bos if experiment.bos else None,
-        separator=info.eos if experiment.separator else None,
-        limit=goal,
-    )
-    sizes: list[int] = []
-    for unit in range(source.units):
-        if sum(sizes) >= goal:
-            break
-        sizes.append(make_segment(store, tokenizer, source, corpus.name, unit, settings))
-        say(f"Corpus {corpus.name}: {sum(sizes) * experiment.context:,} tokens, {unit + 1} of {source.units} units")
-    if sum(sizes) < count:
-        raise ConfigError(
-            f"Corpus {corpus.name} is too small: {corpus.source!r} gives {sum(sizes)} contexts of "
-            f"{experiment.context} tokens ({sum(sizes) * experiment.context:,} tokens), {count} are needed "
-            f"({count * experiment.context:,}). Lower `tokens`, the corpus's `weight` or `context`, or add text."
-        )
-    return Pool(corpus.name, tuple(sizes)), revision
-
-
-def _write(
-    experiment: Experiment,
-    store: Store,
+    request: Request,
     info: TokenizerInfo,
     plan: Plan,
-    pools: list[Pool],
-    revisions: list[str],
-    wanted: list[int],
-    request: Request,
+    filled: Sequence[Filled],
+    wanted: Sequence[int],
     say: Callable[[str], None],
 ) -> TokensManifest:
-    order = deal(pools, wanted, experiment.seed)
-    counts = [plan.contexts(shard) for shard in range(plan.num_shards)]
-    edges = np.cumsum([0, *counts])
-    rows = np.full(len(order), plan.context)
-    rows[edges[1:] - 1] -= np.array(counts) * plan.context - [plan.quota(shard) for shard in range(plan.num_shards)]
-    shards, tables = [], []
-    for shard in range(plan.num_shards):
-        made = shard_files(store, plan, shard, order[edges[shard] : edges[shard + 1]], pools)
-        for key, data in made.files.items():
-            store.put(key, data)
-        shards.append(made.info)
-        tables.append(made.documents.select(["corpus", "document"]))
-        say(f"Shard {shard}: {made.info.tokens:,} tokens dealt")
-    documents = _documents(tables)
+    """Write the token files of every shard that does not have its own yet; return the manifest, which is not written.
+
+    Args:
+        store: the data store, which holds the segments.
+        request: what is prepared.
+        info: the tokenizer.
+        plan: the plan.
+        filled: the pools.
+        wanted: contexts of each.
+        say: called with a line of progress.
+
+    """
+    pools = [one.pool for one in filled]
+    layout = Layout(plan, deal(pools, wanted, request.seed))
+    made_of = sha256_hex(
+        canonical_json(
+            {
+                "request": request.model_dump(mode="json"),
+                "tokenizer": info.sha256,
+                "corpora": [[one.pool.sizes, one.about] for one in filled],
+            }
+        )
+    )
+    shards = _dealt(store, plan, made_of)
+    missing = [shard for shard in range(plan.num_shards) if shard not in shards]
+    if shards:
+        say(f"{len(shards)} of {plan.num_shards} shards were dealt before")
+    with Spill(store, layout, pools, missing) as spill:
+        for shard in missing:
+            made = spill.files(shard)
+            for key, data in made.files.items():
+                store.put(key, data)
+            marker = {"made_of": made_of, "info": made.info.model_dump(mode="json")}
+            store.put(keys.dealt(shard), canonical_json(marker))
+            shards[shard] = made.info
+            say(f"Shard {shard}: {made.info.tokens:,} tokens dealt")
     corpora = tuple(
         CorpusInfo(
-            name=pool.corpus,
-            revision=revision,
-            pool_contexts=pool.contexts,
+            name=one.pool.corpus,
+            pool_contexts=one.pool.contexts,
             contexts=wanted[number],
-            documents=documents.get(pool.corpus, 0),
-            tokens=int(rows[order[:, 0] == number].sum()),
+            documents=spill.documents.get(one.pool.corpus, 0),
+            tokens=layout.tokens(number),
+            **one.about,
         )
-        for number, (pool, revision) in enumerate(zip(pools, revisions, strict=True))
+        for number, one in enumerate(filled)
     )
-    return TokensManifest(request=request, tokenizer=info, corpora=corpora, shards=tuple(shards))
+    return TokensManifest(
+        request=request, tokenizer=info, corpora=corpora, shards=tuple(shards[shard] for shard in sorted(shards))
+    )
 
 
-def _documents(tables: list[pa.Table]) -> dict[str, int]:
-    """Distinct documents used of each corpus that is used."""
-    groups = pa.concat_tables(tables).group_by("corpus").aggregate([("document", "count_distinct")])
-    return {row["corpus"]: row["document_count_distinct"] for row in groups.to_pylist()}
+def _dealt(store: Store, plan: Plan, made_of: str) -> dict[int, ShardInfo]:
+    """Return the shards whose files are there, made of the same: by a listing and a small object each."""
+    there = store.list("tokens/")
+    found = {}
+    for shard in range(plan.num_shards):
+        if {keys.dealt(shard), keys.tokens(shard), keys.documents(shard)} <= there.keys():
+            where = f"{store.url}/{keys.dealt(shard)}"
+            marker = parse_json_object(store.read(keys.dealt(shard)), where)
+            if marker.get("made_of") == made_of:
+                found[shard] = validate(ShardInfo, marker["info"], where)
+    return found

@@ -185,6 +185,14 @@ CASES: dict[str, Case] = {
     "phases.collect.parallelism": Case(3, lambda o: collect(o)["spec"]["parallelism"] == 3),
     "phases.collect.backoffLimitPerIndex": Case(3, lambda o: collect(o)["spec"]["backoffLimitPerIndex"] == 3),
     "phases.collect.maxFailedIndexes": Case(1, lambda o: collect(o)["spec"].get("maxFailedIndexes") == 1),
+    "phases.prepare.workers": Case(
+        3,
+        lambda o: (
+            job(o, "prepare")["spec"]["completions"] == job(o, "prepare")["spec"]["parallelism"] == 3
+            and job(o, "prepare")["spec"]["completionMode"] == "Indexed"
+            and container(job(o, "prepare"))["args"] == ["prepare", "--index", "$(JOB_COMPLETION_INDEX)", "--of", "3"]
+        ),
+    ),
     "phases.verify.workers": Case(
         3,
         lambda o: (

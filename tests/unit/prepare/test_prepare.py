@@ -218,6 +218,7 @@ def test_a_damaged_segment_says_what_to_delete(folder_store: Store, inputs: Path
     stem = keys.segment("rows", 0)
     for key, damage in ((f"{stem}.npy", b"\x93NUMPY"), (f"{stem}.parquet", b"PAR1"), (f"{stem}.npy", None)):
         folder_store.delete(keys.TOKENS_MANIFEST)
+        folder_store.delete(keys.tokens(0))
         folder_store.delete(key)
         if damage is not None:
             folder_store.put(key, damage)

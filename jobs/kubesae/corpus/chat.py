@@ -57,17 +57,16 @@ def read_messages(row: Mapping[str, Any], columns: Sequence[str], where: str) ->
         if isinstance(said, dict) and all(isinstance(part, list) for part in said.values()):
             said = [dict(zip(said, parts, strict=True)) for parts in zip(*said.values(), strict=True)]
     else:
-        said = [
-            {"role": role, "content": row[column]} for role, column in zip(("user", "assistant"), columns, strict=True)
-        ]
+        question, answer = columns
+        said = [{"role": "user", "content": row[question]}, {"role": "assistant", "content": row[answer]}]
     messages = []
     for message in said if isinstance(said, list) else []:
         found = message if isinstance(message, dict) else {}
         role, content = found.get("role", found.get("from")), found.get("content", found.get("value"))
         if not isinstance(role, str) or not isinstance(content, str):
             raise ConfigError(
-                f"{where}: column {columns[0]!r} holds {str(message)[:80]!r}, which is no message: {{role, content}} or "
-                "{from, value}, both text. Set the corpus's `messages`."
+                f"{where}: column {columns[0]!r} holds {str(message)[:80]!r}, which is no message: {{role, content}} "
+                "or {from, value}, both text. Set the corpus's `messages`."
             )
         messages.append({"role": _ROLES.get(role, role), "content": content})
     if not messages:

@@ -50,7 +50,7 @@ class Corpus(Section):
     preset: Preset | None = Field(
         None,
         exclude=True,
-        description="fill what is not written here, name and source too, for a well-known data set (docs/corpora.md)",
+        description="a well-known data set, which fills what is not written here (docs/corpora.md)",
     )
     name: Name = Field(description="name of the corpus in reports and in every row's origin")
     source: str = Field(description="a Hugging Face dataset id, or a local file, folder or glob")

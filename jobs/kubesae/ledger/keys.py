@@ -9,6 +9,8 @@ import re
 
 TOKENS_MANIFEST = "tokens/manifest.json"
 TOKENIZER = "tokens/tokenizer.json"
+DEALT = ("tokens/dealt-", "tokens/documents-", "tokens/shard-")
+"""what the keys of each shard's tokens begin with"""
 IDENTITY = "activations/identity.json"
 INDEX = "activations/index.parquet"
 LEDGER = "activations/ledger/"

@@ -99,7 +99,8 @@ class Layout:
 
     def places(self, shard: int) -> npt.NDArray[np.int64]:
         """Place in `shard` of each of its contexts, in the order in which `segments` gives them."""
-        return self._by_segment[self._shard == shard] - self._edges[shard]
+        places: npt.NDArray[np.int64] = self._by_segment[self._shard == shard] - self._edges[shard]
+        return places
 
     def tokens(self, corpus: int) -> int:
         """Tokens that are dealt of a corpus: the last context of each shard is cut at its quota."""

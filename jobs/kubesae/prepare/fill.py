@@ -1,8 +1,8 @@
 """Which units of a corpus are tokenised, and by whom.
 
 A corpus takes its units in order until they hold the contexts that are wanted. How many these are is known only when
-they are tokenised, so of several workers each goes on ahead: worker I takes units I, I+N, I+2N, ... and stops as soon as
-the segments that are there before its next unit are enough. None then stops short of a unit that is needed, and the
+they are tokenised, so of several workers each goes on ahead: worker I takes units I, I+N, I+2N, ... and stops as soon
+as the segments that are there before its next unit are enough. None then stops short of a unit that is needed, and the
 units that count, the first ones that hold enough, are the same for any number of workers. What was tokenised beyond
 them is left alone.
 """
@@ -24,7 +24,7 @@ from kubesae.prepare.segments import SegmentMaker, Settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kubesae.corpus import Tokenizer, TokenizerInfo
+    from kubesae.corpus import Tokenizer
     from kubesae.experiment import Corpus, Experiment
     from kubesae.prepare.segments import Segment
     from kubesae.store import Store
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """The tokenised units of a corpus that count, and what the manifest says of them."""
+    """The tokenised units of a corpus that count, the contexts to deal of them, and what the manifest says."""
 
     pool: Pool
+    wanted: int
     about: dict[str, Any]
 
 
@@ -61,7 +62,6 @@ class Filling:
         experiment: Experiment,
         store: Store,
         tokenizer: Tokenizer,
-        info: TokenizerInfo,
         corpus: Corpus,
         wanted: int,
         *,
@@ -71,6 +71,7 @@ class Filling:
         source = open_source(corpus, experiment.seed)
         renderer = Renderer(tokenizer) if corpus.messages else None
         goal = math.ceil(wanted * corpus.pool)
+        info = tokenizer.info
         settings = Settings(
             tokenizer=info.sha256,
             revision=source.revision(),
@@ -87,11 +88,12 @@ class Filling:
 
     def work(self, index: int, of: int, say: Callable[[str], None]) -> None:
         """Tokenise the units of worker `index` of `of`, as far as they may be needed."""
+        there = self.maker.stored()
         for unit in share_of(self.maker.source.units, index, of):
-            if sum(segment.contexts for number, segment in self.maker.stored().items() if number < unit) >= self.goal:
+            if sum(segment.contexts for number, segment in there.items() if number < unit) >= self.goal:
                 return
             self.maker.make(unit)
-            there = self.maker.known
+            there = self.maker.stored() if of > 1 else self.maker.known
             say(
                 f"Corpus {self.corpus.name}: {_contexts(there) * self.maker.settings.context:,} tokens, "
                 f"{len(there)} of {self.maker.source.units} units"
@@ -106,12 +108,14 @@ class Filling:
         """
         there = self.maker.stored()
         chosen: list[Segment] = []
+        contexts = 0
         for unit in range(self.maker.source.units):
-            if sum(segment.contexts for segment in chosen) >= self.goal:
+            if contexts >= self.goal:
                 break
             if unit not in there:
                 return None
             chosen.append(there[unit])
+            contexts += there[unit].contexts
         pool = Pool(self.corpus.name, tuple(segment.contexts for segment in chosen))
         if pool.contexts < self.wanted:
             raise ConfigError(self._too_small(pool.contexts))
@@ -121,7 +125,7 @@ class Filling:
         if self.corpus.dedup:
             about["duplicates"] = sum(segment.duplicates for segment in chosen)
             about["duplicate_tokens"] = sum(segment.duplicate_tokens for segment in chosen)
-        return Filled(pool, about)
+        return Filled(pool, self.wanted, about)
 
     def _too_small(self, contexts: int) -> str:
         context = self.maker.settings.context

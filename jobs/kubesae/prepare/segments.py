@@ -24,12 +24,12 @@ from kubesae.errors import DamagedError, MissingError
 from kubesae.experiment import canonical_json, parse_json_object
 from kubesae.ledger import keys
 from kubesae.parallel import READERS, in_order
-from kubesae.prepare.digests import Digests
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from kubesae.corpus import Encoded, HubDataset, LocalFiles, Piece, TextDocument, Tokenizer
+    from kubesae.prepare.digests import Digests
     from kubesae.store import Store
 
 # A batch is spread over all cores: documents enough for each to have some, and characters few enough for memory.

@@ -12,7 +12,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +68,7 @@ class Spill:
         self.documents: dict[str, int] = {}
         """distinct documents that all shards have of each corpus"""
 
-    def __enter__(self) -> Spill:
+    def __enter__(self) -> Self:
         """Read all segments."""
         self._folder = tempfile.TemporaryDirectory(prefix="kubesae-")
         try:

@@ -38,6 +38,8 @@ PREPARE = {
     "in shard ids": _SHARD,
     "after shard ids": _SHARD,
     "after shard documents": _SHARD,
+    "in dealt": _SHARD,
+    "after dealt": _SHARD,
     "after tokenizer": _ONCE,
     "in manifest": _ONCE,
     "after manifest": _ONCE,

@@ -52,11 +52,13 @@ if TYPE_CHECKING:
     import torch
 
 _OBJECTS = {
+    r"tokens/segments/.*/digests-.*": "digests",
     r"tokens/segments/.*\.npy": "segment ids",
     r"tokens/segments/.*\.parquet": "segment documents",
     r"tokens/segments/.*\.json": "segment",
     r"tokens/shard-.*": "shard ids",
     r"tokens/documents-.*": "shard documents",
+    r"tokens/dealt-.*": "dealt",
     r"tokens/tokenizer\.json": "tokenizer",
     r"tokens/manifest\.json": "manifest",
     r"activations/moments/layer-0*(\d+)/shard-.*": "moments of layer {}",

@@ -75,8 +75,11 @@ def save_model(
     save_tokenizer(folder)
 
 
-def save_tokenizer(folder: Path, *, every_byte: bool = False) -> None:
-    """Save a byte-level BPE tokenizer with 256 tokens: `<s>` and `</s>` begin and end; or one of every byte."""
+def save_tokenizer(folder: Path, *, every_byte: bool = False, template: str | None = None) -> None:
+    """Save a byte-level BPE tokenizer with 256 tokens: `<s>` and `</s>` begin and end; or one of every byte.
+
+    With a chat template two more tokens are special: `<|im_start|>` and `<|im_end|>`.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = [chr(c) for c in range(33, 127)] + ["Ġ", "Ċ"]
@@ -90,7 +93,11 @@ def save_tokenizer(folder: Path, *, every_byte: bool = False) -> None:
         show_progress=False,
     )
     tokenizer.train_from_iterator([text(i) for i in range(50)], trainer)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(folder)
+    saved = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+    if template is not None:
+        saved.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+        saved.chat_template = template
+    saved.save_pretrained(folder)
 
 
 def text(number: int) -> str:

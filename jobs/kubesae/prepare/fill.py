@@ -118,7 +118,7 @@ class Filling:
             contexts += there[unit].contexts
         pool = Pool(self.corpus.name, tuple(segment.contexts for segment in chosen))
         if pool.contexts < self.wanted:
-            raise ConfigError(self._too_small(pool.contexts))
+            raise ConfigError(self._too_small(chosen))
         about: dict[str, Any] = {"revision": self.maker.settings.revision}
         if self.maker.renderer:
             about["chat_template"] = sha256_hex(self.maker.renderer.template.encode())
@@ -127,11 +127,14 @@ class Filling:
             about["duplicate_tokens"] = sum(segment.duplicate_tokens for segment in chosen)
         return Filled(pool, self.wanted, about)
 
-    def _too_small(self, contexts: int) -> str:
+    def _too_small(self, segments: list[Segment]) -> str:
         context = self.maker.settings.context
+        contexts = sum(segment.contexts for segment in segments)
+        dropped = sum(segment.duplicates for segment in segments)
+        without = f" without {dropped:,} documents that came before" if dropped else ""
         return (
             f"Corpus {self.corpus.name} is too small: {self.corpus.source!r} gives {contexts} contexts of "
-            f"{context} tokens ({contexts * context:,} tokens), {self.wanted} are needed "
+            f"{context} tokens ({contexts * context:,} tokens){without}, {self.wanted} are needed "
             f"({self.wanted * context:,}). Lower `tokens`, the corpus's `weight` or `context`, or add text."
         )
 

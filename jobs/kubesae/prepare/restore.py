@@ -101,14 +101,13 @@ def _prepare_again(experiment: Experiment, store: Store, identity: DataIdentity,
     with tempfile.TemporaryDirectory() as folder:
         aside = open_store(folder)
         try:
-            made = prepare(experiment, aside)
+            made = prepare(experiment, aside).manifest.sha256
         except KubesaeError as error:
             raise DamagedError(f"{_cannot(store, wanted)} the sources cannot be prepared again: {error}") from error
-        sha256 = made.manifest.sha256 if made else ""
-        if sha256 != identity.tokens_manifest:
+        if made != identity.tokens_manifest:
             raise DamagedError(
                 f"{_cannot(store, wanted)} corpus, tokenizer or a library are not what they were: prepared again, the "
-                f"manifest has SHA-256 {sha256[:12]} and not {identity.tokens_manifest[:12]}. Restore the file from a "
+                f"manifest has SHA-256 {made[:12]} and not {identity.tokens_manifest[:12]}. Restore the file from a "
                 "copy of the prefix, or collect under another prefix."
             )
         for key in sorted(wanted):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kubesae.corpus import Request, Tokenizer, read_manifest
-from kubesae.errors import ConfigError
+from kubesae.errors import ConfigError, StoreError
 from kubesae.ledger import Plan, keys
 from kubesae.prepare.deal import split_by_weight
 from kubesae.prepare.fill import Filling
@@ -42,9 +42,7 @@ def prepare(
     *,
     vocab_size: Callable[[], int] | None = None,
     say: Callable[[str], None] = lambda _: None,
-    index: int = 0,
-    of: int = 1,
-) -> Prepared | None:
+) -> Prepared:
     """Tokenise, pack and deal, unless it has been done.
 
     Args:
@@ -52,15 +50,31 @@ def prepare(
         store: the data store.
         vocab_size: gives the model's vocabulary size, so that a tokenizer that does not fit is refused here.
         say: called with a line of progress.
-        index: number of this worker, from 0.
-        of: workers that share the units.
-
-    Returns:
-        None when this worker has done its share and others have not: whoever is last deals.
 
     Raises:
         IdentityError: tokens of other settings are stored there.
         ConfigError: a corpus is missing, empty or too small, or tokenizer and model disagree.
+
+    """
+    prepared = prepare_share(experiment, store, 0, 1, vocab_size=vocab_size, say=say)
+    if prepared is None:
+        raise StoreError(f"Segments that were written to {store.url} are not there any more. Prepare again.")
+    return prepared
+
+
+def prepare_share(
+    experiment: Experiment,
+    store: Store,
+    index: int,
+    of: int,
+    *,
+    vocab_size: Callable[[], int] | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Prepared | None:
+    """Tokenise what is worker `index`'s of `of`; deal if all is tokenised. Arguments and errors as `prepare`.
+
+    Returns:
+        None when others have not done their shares: whoever is last deals.
 
     """
     request = Request.of(experiment)

@@ -174,7 +174,7 @@ class _Files:
         """Append contexts and their pieces, up to `limit` contexts in all."""
         contexts = contexts[: limit - self.written]
         self.written += len(contexts)
-        self._file.write(memoryview(np.ascontiguousarray(contexts, "<u4")).cast("B"))
+        self._file.write(contexts.astype("<u4", copy=False).tobytes())
         self._waiting += (piece for piece in pieces if piece.context < limit)
         if len(self._waiting) >= _PIECES_AT_ONCE:
             self._flush()

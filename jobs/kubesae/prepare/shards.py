@@ -42,13 +42,13 @@ def deal_tokens(
         say: called with a line of progress.
 
     """
-    pools = [corpus.pool for corpus in filled]
-    layout = Layout(plan, deal(pools, [corpus.wanted for corpus in filled], request.seed))
     made_of = _made_of(request, info, filled)
     shards = _dealt(store, plan, made_of)
     missing = [shard for shard in range(plan.num_shards) if shard not in shards]
     if shards:
         say(f"{len(shards)} of {plan.num_shards} shards were dealt before")
+    pools = [corpus.pool for corpus in filled]
+    layout = Layout(plan, deal(pools, [corpus.wanted for corpus in filled], request.seed))
     with Spill(store, layout, pools, missing) as spill:
         for shard in missing:
             made = spill.files(shard)

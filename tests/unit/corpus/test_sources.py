@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kubesae.corpus import HubDataset, LocalFiles, open_source
+from kubesae.corpus import HubDataset, LocalFiles, TextDocument, open_source
 from kubesae.errors import ConfigError
 from kubesae.experiment import Corpus
 
@@ -195,3 +195,48 @@ def test_a_hub_dataset_is_streamed_file_by_file(tmp_path: Path) -> None:
     units = [[(document.name, document.text) for document in opened.documents(unit)] for unit in range(3)]
     assert units[1] == [("file-00001:0", "1a"), ("file-00001:1", "1b")]
     assert [text for unit in units for _, text in unit] == ["0a", "0b", "1a", "1b", "2a", "2b"]
+
+
+TALK = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "<think>t</think>a"}]
+
+
+def test_rows_of_the_shapes_that_presets_have(tmp_path: Path) -> None:
+    """OpenR1: Parquet with lists of structs; ShareGPT as JSON lines; a question and its answer; code."""
+    pq.write_table(pa.table({"problem": ["q"], "messages": [TALK], "solution": ["a"]}), tmp_path / "r1.parquet")
+    share = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "<think>t</think>a"}]
+    (tmp_path / "share.jsonl").write_text(json.dumps({"system": "s", "conversations": share}) + "\n")
+    for source, columns in (("r1.parquet", ["messages"]), ("share.jsonl", ["conversations"])):
+        opened = open_source(corpus(tmp_path / source, messages=columns), 0)
+        (document,) = opened.documents(0)
+        assert (document.name, document.text, list(document.messages)) == (f"{source}:0", "", TALK)
+    opened = open_source(corpus(tmp_path / "r1.parquet", messages=["problem", "solution"]), 0)
+    (document,) = opened.documents(0)
+    assert [message["content"] for message in document.messages] == ["q", "a"]
+    pq.write_table(
+        pa.table({"repo_name": ["r"], "content": ["print()"], "license": ["mit"]}), tmp_path / "code.parquet"
+    )
+    assert read(tmp_path / "code.parquet", field="content") == {"code.parquet:0": "print()"}
+
+
+def test_a_hub_dataset_of_conversations(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"messages": [TALK, TALK[:1]]}), tmp_path / "0.parquet")
+    streamed = datasets.load_dataset("parquet", data_files=str(tmp_path / "0.parquet"), split="train", streaming=True)
+    found = list(HubDataset(streamed, "c0ffee", "text", ("messages",)).documents(0))
+    assert [len(document.messages) for document in found] == [2, 1]
+    assert found[0].digest != found[1].digest
+
+
+def test_messages_want_rows_and_their_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    with pytest.raises(ConfigError, match=r"`messages` names columns, and .* has text files"):
+        open_source(corpus(tmp_path / "a.txt", messages=["messages"]), 0)
+    opened = open_source(corpus(write_rows(tmp_path / "a.jsonl", "one"), messages=["messages"]), 0)
+    with pytest.raises(ConfigError, match=r"no column 'messages'; it has text, id. Set the corpus's `messages`"):
+        list(opened.documents(0))
+
+
+def test_a_digest_is_of_the_text_alone() -> None:
+    assert TextDocument("a", "text").digest == TextDocument("b", "text").digest
+    assert TextDocument("a", "text").digest == 0x982D9E3EB996F559  # the first 8 bytes of sha256sum
+    assert TextDocument("a", "text").digest != TextDocument("a", "Text").digest
+    assert TextDocument("a", "\udc80").digest != TextDocument("a", "\udc81").digest

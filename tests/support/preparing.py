@@ -1,0 +1,61 @@
+"""Small corpora for `prepare`, and what it leaves there that counts.
+
+inputs = write_units(folder, [["one", "two"], ["three"]])
+prepared = tokens_of(store)
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from kubesae.experiment import Experiment
+from kubesae.ledger import keys
+from tiny_models import save_tokenizer, text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from kubesae.store import Store
+
+
+def write_units(folder: Path, units: Sequence[Sequence[str]], *, template: str | None = None) -> Path:
+    """Write a tokenizer, and a corpus of a JSON lines file a unit, each with these documents."""
+    (folder / "tiny").mkdir(parents=True)
+    save_tokenizer(folder / "tiny", template=template)
+    (folder / "rows").mkdir()
+    for unit, documents in enumerate(units):
+        lines = [json.dumps({"text": document}) + "\n" for document in documents]
+        (folder / "rows" / f"{unit:02d}.jsonl").write_text("".join(lines))
+    return folder
+
+
+def some_units(sizes: Iterable[int]) -> list[list[str]]:
+    """Return units of so many documents, all different."""
+    return [[f"{unit} {i} {text(20 * unit + i)}" for i in range(size)] for unit, size in enumerate(sizes)]
+
+
+def rows_experiment(inputs: Path, data: str, tokens: int, **changes: Any) -> Experiment:
+    """Return an experiment over the corpus in `inputs`; a change of the corpus's field is called `corpus_<field>`."""
+    corpus = {"name": "rows", "source": str(inputs / "rows")}
+    for field in [name for name in changes if name.startswith("corpus_")]:
+        corpus[field.removeprefix("corpus_")] = changes.pop(field)
+    values: dict[str, Any] = {
+        "data": data,
+        "model": str(inputs / "tiny"),
+        "layers": [0],
+        "corpora": [corpus],
+        "tokens": tokens,
+        "num_shards": 3,
+        "context": 16,
+        "contexts_per_part": 8,
+    }
+    return Experiment.model_validate(values | changes)
+
+
+def tokens_of(store: Store) -> dict[str, bytes]:
+    """Return the objects of the prepared tokens, without the segments that they were made of."""
+    found = {key: store.read(key) for key in store.list("tokens/") if not key.startswith("tokens/segments/")}
+    assert keys.TOKENS_MANIFEST in found
+    return found

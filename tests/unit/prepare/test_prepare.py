@@ -13,7 +13,7 @@ import pytest
 
 from kubesae.corpus import Tokenizer, read_shard_tokens
 from kubesae.errors import ConfigError, DamagedError, IdentityError
-from kubesae.experiment import Experiment
+from kubesae.experiment import Experiment, canonical_json, sha256_hex
 from kubesae.ledger import Plan, keys
 from kubesae.prepare import prepare
 from kubesae.store import open_store
@@ -202,6 +202,74 @@ def test_segments_are_used_again_when_only_the_deal_was_lost(
     prepare(wanted, folder_store)
     assert count.batches == 0
     assert {key: data for key, (data, _) in contents(folder_store).items()} == before
+
+
+def test_shards_that_were_dealt_are_neither_read_nor_made_again(
+    folder_store: Store, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after shard 1 of 4: of the two that are there not a byte is read, and the others become what they were."""
+    whole = open_store(str(tmp_path / "whole"))
+    expected = prepare(experiment(inputs, whole.url, num_shards=4), whole).manifest
+    wanted = experiment(inputs, folder_store.url, num_shards=4)
+
+    def killed(line: str) -> None:
+        if line.startswith("Shard 1:"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(wanted, folder_store, say=killed)
+    assert not folder_store.exists(keys.TOKENS_MANIFEST)
+    before = contents(folder_store)
+    read: list[str] = []
+    original = type(folder_store).read
+
+    def noted(store: Store, key: str, *span: int) -> bytes:
+        read.append(key)
+        return original(store, key, *span)
+
+    monkeypatch.setattr(type(folder_store), "read", noted)
+    lines: list[str] = []
+    assert prepare(wanted, folder_store, say=lines.append).manifest == expected
+    assert lines[-3:] == ["2 of 4 shards were dealt before", "Shard 2: 251 tokens dealt", "Shard 3: 250 tokens dealt"]
+    monkeypatch.undo()
+    after = contents(folder_store)
+    for shard in (0, 1):
+        assert not {keys.tokens(shard), keys.documents(shard)} & set(read)
+        for key in (keys.tokens(shard), keys.documents(shard), keys.dealt(shard)):
+            assert after[key] == before[key]
+    assert {key: data for key, (data, _) in after.items()} == {key: data for key, (data, _) in contents(whole).items()}
+
+
+def test_shards_that_were_dealt_of_something_else_are_made_anew(
+    folder_store: Store, inputs: Path, tmp_path: Path
+) -> None:
+    prepare(experiment(inputs, folder_store.url, seed=1), folder_store)
+    folder_store.delete(keys.TOKENS_MANIFEST)
+    fresh = open_store(str(tmp_path / "fresh"))
+    expected = prepare(experiment(inputs, fresh.url), fresh).manifest
+    assert prepare(experiment(inputs, folder_store.url), folder_store).manifest == expected
+    assert folder_store.read(keys.tokens(0)) == fresh.read(keys.tokens(0))
+
+
+def test_units_without_a_whole_context_give_none(folder_store: Store, inputs: Path) -> None:
+    wanted = experiment(inputs, folder_store.url, tokens=3000, num_shards=1, context=3000)
+    with pytest.raises(ConfigError, match="gives 0 contexts of 3000 tokens"):
+        prepare(wanted, folder_store)
+
+
+def test_what_was_prepared_before_there_were_newer_fields_is_made_to_the_same_bytes(
+    folder_store: Store, inputs: Path
+) -> None:
+    """Hashes of ids, request and corpora as kubesae made them before `messages`, `dedup` and workers."""
+    manifest = prepare(mixed(inputs, folder_store.url, 2, 1), folder_store).manifest
+    assert [shard.sha256 for shard in manifest.shards] == [
+        "e34b9907bf4cc4c1ec521da84fe60f451426b50cec4c16b58216928392e04d13",
+        "544f0fdfd83308a34431662bff6d9f1258665be713c37faea803c19f724e1750",
+    ]
+    made = (manifest.request, *manifest.corpora)
+    request, *corpora = (part.model_dump(mode="json") for part in made)
+    assert sha256_hex(canonical_json(request)) == "3b5c4f437168857c701161014d388c74ca4589f6fba0568379facccf456d6346"
+    assert sha256_hex(canonical_json(corpora)) == "5a6f617a733dc4466b761ca644a7f65a1c5a8f7cf054cee8c86f586fa55b0eb4"
 
 
 def test_segments_of_other_settings_are_made_anew(folder_store: Store, inputs: Path, tmp_path: Path) -> None:

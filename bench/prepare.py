@@ -11,8 +11,9 @@ of the disk that TMPDIR is on. Every run has to end with the same manifest.
 - `deal-<tokens>-seconds`, `deal-<tokens>-peak-rss`: of the undisturbed one; the memory against the token ids dealt.
 - `resume-seconds`: until the third process knows what is done; `resume-to-end-seconds`: until the manifest, against
   the whole deal.
-- `tokenise`: the standard library's source, by the segments' own code on all cores, against `tokenizer-alone`: the same
-  texts through `encode_batch` and nothing else, in turns.
+- `tokenise`: tokens a second of the standard library's source, by the segments' own code on all cores, against
+  `tokenizer-alone`: the same texts through `encode_batch` and nothing else, in turns. `tokenise-cpu-seconds`: what both
+  take of the processor for a million tokens.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tokenizers
-from bench.support.measure import GB, interleaved, print_row, say
+from bench.support.measure import GB, cpu_seconds, interleaved, print_row, say
 
 from kubesae.corpus import Request, Tokenizer, TokenizerInfo, open_source
 from kubesae.experiment import Corpus, Experiment
@@ -187,6 +188,12 @@ def measure_tokeniser() -> None:
     found = interleaved({"tokenise": segments, "tokenizer-alone": alone}, ROUNDS)
     ours, theirs = found["tokenise"], found["tokenizer-alone"]
     print_row("prepare", "tokenise", ours.median, "1/s", "higher", "tokenizer-alone", theirs.median, ours.ratio(theirs))
+    spent = []
+    for way in (segments, alone):
+        before = cpu_seconds()
+        way()
+        spent.append(1e6 * (cpu_seconds() - before) / tokens)
+    print_row("prepare", "tokenise-cpu-seconds", spent[0], "s", "lower", "tokenizer-alone", spent[1])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

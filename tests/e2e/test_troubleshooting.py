@@ -38,6 +38,7 @@ from machine import (
     same_name_other_settings,
     streamed,
     sweep,
+    talking,
     two_saes,
 )
 from tiny_models import save_model, text
@@ -305,6 +306,12 @@ OTHERS = {
         m, corpora=m.corpus(source="wikitxt", format="auto")
     ),
     "Corpus <name>: no file matches <path>": lambda m: m.run("prepare", m.file(corpora=m.corpus(source="./corpsu"))),
+    "there is no preset <name>: choose one of <names>, or write": lambda m: m.run(
+        "prepare", m.file(corpora=[{"preset": "wiki"}])
+    ),
+    "the model's tokenizer has no chat template to render them by": talking,
+    "column <name> holds no messages (<what>).": lambda m: talking(m, "{{ messages }}", []),
+    "the tokenizer's chat template refuses its messages (<roles>): <reason>": lambda m: talking(m, "{{ 1 / 0 }}"),
     "Corpus <name> is too small: <path> gives <n> contexts of <n> tokens": lambda m: m.run(
         "prepare", m.file(tokens=10_000_000)
     ),

@@ -112,6 +112,16 @@ def hubless(machine, **changes):
     return machine.run("prepare", machine.file(**changes))
 
 
+def talking(machine, template=None, messages=({"role": "user", "content": "red?"},)):
+    """Prepare conversations, with a tokenizer that has this chat template."""
+    shutil.copytree(machine.inputs / "model", machine.folder / "talking")
+    if template:
+        (machine.folder / "talking" / "chat_template.jinja").write_text(template)
+    (machine.folder / "talks.jsonl").write_text(json.dumps({"messages": [*messages], "id": 1}) + "\n")
+    corpora = [{"name": "talks", "source": str(machine.folder / "talks.jsonl"), "messages": ["messages"]}]
+    return machine.run("prepare", machine.file(model=str(machine.folder / "talking"), corpora=corpora))
+
+
 def sweep(machine, *saes):
     """Train several SAEs of synthetic data."""
     usual = {"d_sae": 64, "batch_size": 1024, "epochs": 1, "lr_warmup": 0}

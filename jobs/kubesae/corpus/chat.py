@@ -115,11 +115,9 @@ class Renderer:
         return self._special.sub(lambda found: f"{BEGIN_QUOTE}{found[0]}{END_QUOTE}", content.translate(_MARKS))
 
     def _apply(self, messages: list[dict[str, str]], where: str) -> str:
-        from jinja2 import TemplateError  # noqa: PLC0415 - an extra
-
         try:
             return self._tokenizer.apply_chat_template(messages, _FIXED_DATE + self.template)
-        except TemplateError as error:
+        except Exception as error:  # a template is a program: it raises what it likes
             roles = ", ".join(message["role"] for message in messages)
             raise ConfigError(
                 f"{where}: the tokenizer's chat template refuses its messages ({roles}): {error}. Leave such rows out, "

@@ -128,7 +128,7 @@ class Tokenizer:
             ) from error
 
     def apply_chat_template(self, messages: list[dict[str, str]], template: str) -> str:
-        """Render messages, in a sandbox. Raises jinja2's TemplateError."""
+        """Render messages, in a sandbox. Raises whatever the template does."""
         return str(
             self._inner.apply_chat_template(
                 messages, chat_template=template, tokenize=False, add_generation_prompt=False

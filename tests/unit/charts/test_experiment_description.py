@@ -102,6 +102,16 @@ def test_defaults_written_out_and_what_does_not_decide_the_data_leave_the_identi
     assert spec(**changes)["identity"] == spec()["identity"]
 
 
+def test_a_corpus_by_its_preset_is_the_one_that_it_stands_for():
+    named = spec(corpora=[{"preset": "wikipedia", "weight": 2}])
+    written = [{"name": "wikipedia", "source": "wikimedia/wikipedia", "config": "20231101.en", "weight": 2}]
+    assert named["identity"] == spec(corpora=written)["identity"] != spec()["identity"]
+    assert named["identity"] != spec(corpora=[{"preset": "wikipedia", "weight": 2, "dedup": True}])["identity"]
+    mirror = {"preset": "wikipedia", "weight": 2, "source": "organisation/mirror"}
+    assert spec(corpora=[mirror])["identity"] == spec(corpora=[written[0] | {"source": mirror["source"]}])["identity"]
+    assert experiment_of(json.dumps(named["experiment"])).corpora[0].source == "wikimedia/wikipedia"
+
+
 def test_an_saes_hash_is_of_its_settings_without_defaults_and_without_its_name():
     saes = spec(sae=[{"name": "a"}, {"name": "b", "k": 64, "epochs": 3}, {"name": "c", "k": 65}, {"layer": 3}])["saes"]
     assert set(saes) == {"a", "b", "c", "default-3"}

@@ -86,6 +86,13 @@ REFUSED = {
         "phases.train.featureShards",
         "some may be lost). Lower it",
     ),
+    "a preset twice": (
+        at("experiment.corpora", [{"preset": "code"}, {"preset": "code"}]),
+        "experiment.corpora",
+        "Give each its own",
+    ),
+    "a preset that there is not": (at("experiment.corpora", [{"preset": "wiki"}]), "preset", "'wikipedia', 'books'"),
+    "a corpus of nowhere": (at("experiment.corpora", [{"name": "a"}]), "/experiment/corpora/0", "'source'"),
     "a monitor of no metrics": (
         {"metrics": {"port": 0, "podMonitor": {"enabled": True}}},
         "metrics.port",

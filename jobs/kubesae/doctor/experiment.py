@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kubesae import limits
-from kubesae.corpus import LocalFiles, open_source, read_manifest
+from kubesae.corpus import LocalFiles, Renderer, Tokenizer, open_source, read_manifest
 from kubesae.doctor.check import failed, guarded, ok, warning
 from kubesae.doctor.libraries import gpu_memory
 from kubesae.doctor.machine import existing
@@ -60,11 +60,14 @@ def corpus_checks(experiment: Experiment) -> Iterator[Check]:
         yield ok("Corpora", f"prepared: {total:,} tokens lie in the store, the corpora are not needed any more")
         return
     for corpus in experiment.corpora:
-        yield from guarded(f"Corpus {corpus.name}", lambda corpus=corpus: _corpus(corpus, experiment.seed))  # type: ignore[misc]
+        yield from guarded(f"Corpus {corpus.name}", lambda corpus=corpus: _corpus(experiment, corpus))  # type: ignore[misc]
 
 
-def _corpus(corpus: Corpus, seed: int) -> Iterator[Check]:
-    source = open_source(corpus, seed)
+def _corpus(experiment: Experiment, corpus: Corpus) -> Iterator[Check]:
+    source = open_source(corpus, experiment.seed)
+    if corpus.messages:
+        trust = experiment.trust_remote_code
+        Renderer(Tokenizer.load(experiment.model, experiment.model_revision, trust_remote_code=trust))
     if isinstance(source, LocalFiles):
         total = sum(path.stat().st_size for path in source.files)
         found = f"{size(total)} in {len(source.files):,} file{'s' * (len(source.files) > 1)}, {source.root}"

@@ -24,6 +24,7 @@ SWEEP_PAGE = "sae/sweep.html"
 INTERPRETED = "interpret.json"
 
 _RECORD = re.compile(r"activations/ledger/shard-(\d{4,})/part-(\d{6,})\.json", re.ASCII)
+_SEGMENT = re.compile(r"tokens/segments/[a-z0-9-]+/segment-(\d{6,})\.json", re.ASCII)
 _CONTENT = re.compile(
     r"activations/(?:moments/)?layer-\d{3,}/shard-(\d{4,})/part-(\d{6,})\.[0-9a-f]{12}\.(?:tar|npz)", re.ASCII
 )
@@ -47,6 +48,12 @@ def segments(corpus: str) -> str:
 def segment(corpus: str, index: int) -> str:
     """Tokenised documents of one unit of a corpus, without the ending (`.npy`, `.parquet`, `.json`)."""
     return f"{segments(corpus)}segment-{index:06d}"
+
+
+def parse_segment(key: str) -> int | None:
+    """Number of a segment, from the key of its `.json`, without which it does not exist; None for any other key."""
+    match = _SEGMENT.fullmatch(key)
+    return int(match[1]) if match else None
 
 
 def digests(corpus: str, index: int, tag: str) -> str:

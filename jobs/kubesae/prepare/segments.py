@@ -84,22 +84,25 @@ class SegmentMaker:
     digests: Digests | None = None
     known: dict[int, Segment] = field(default_factory=dict)
     """segments that were made here or seen in the store, by unit"""
+    _stale: set[int] = field(default_factory=set)
 
     def stored(self) -> dict[int, Segment]:
         """Return the segments that are there now, by unit, those of other settings left out: `known`, by a listing."""
-        endings = {keys.segment(self.corpus, unit) + ".json": unit for unit in range(self.source.units)}
-        there = self.store.list(keys.segments(self.corpus))
-        new = [unit for key, unit in endings.items() if key in there and unit not in self.known]
+        there = map(keys.parse_segment, self.store.list(keys.segments(self.corpus)))
+        new = [unit for unit in there if unit is not None and unit not in self.known]
         for unit, segment in zip(new, in_order(self._stored, new, READERS), strict=True):
             if segment is not None:
                 self.known[unit] = segment
+            else:
+                self._stale.add(unit)
         return self.known
 
     def make(self, unit: int) -> Segment:
         """Tokenise and pack one unit, unless it is stored already."""
         if unit not in self.known:
             stem = keys.segment(self.corpus, unit)
-            self.store.delete(f"{stem}.json")  # of other settings: it must not vouch for what is written now
+            if unit in self._stale:  # of other settings: it must not vouch for what is written now
+                self.store.delete(f"{stem}.json")
             with tempfile.TemporaryDirectory(prefix="kubesae-") as folder:
                 segment = self._pack(unit, files := _Files(Path(folder), self.settings.context))
                 self.store.put_file(f"{stem}.npy", files.contexts)

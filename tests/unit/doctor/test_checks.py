@@ -361,6 +361,16 @@ def test_corpora_are_found_or_named(tmp_path: Path, model: Path) -> None:
     assert "no file matches" in second.found
 
 
+def test_a_corpus_of_conversations_wants_a_chat_template(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "talks.jsonl").write_text('{"messages": [{"role": "user", "content": "x"}]}\n')
+    corpora = [{"name": "talks", "source": str(tmp_path / "talks.jsonl"), "messages": ["messages"]}]
+    check = only(about.corpus_checks(_experiment(tmp_path, corpora=corpora)))
+    assert (check.status, check.fault) == ("failed", False)
+    assert "has no chat template" in check.found
+    (model / "chat_template.jinja").write_text("{{ messages }}")
+    assert only(about.corpus_checks(_experiment(tmp_path, corpora=corpora))).status == "ok"
+
+
 def test_corpora_that_are_prepared_are_not_looked_for(tmp_path: Path) -> None:
     write_small(open_store(str(tmp_path / "data")))
     corpora = [{"name": "lost", "source": str(tmp_path / "*.none")}]

@@ -19,7 +19,9 @@ SHA12 = "3fa2b1c4d5e6"
         (keys.LEDGER, "activations/ledger/"),
         (keys.tokens(3), "tokens/shard-0003.npy"),
         (keys.documents(3), "tokens/documents-0003.parquet"),
+        (keys.dealt(3), "tokens/dealt-0003.json"),
         (keys.segment("wiki", 12), "tokens/segments/wiki/segment-000012"),
+        (keys.digests("wiki", 12, SHA12), f"tokens/segments/wiki/digests-000012.{SHA12}.npy"),
         (keys.tar(45, 3, 7, SHA12), f"activations/layer-045/shard-0003/part-000007.{SHA12}.tar"),
         (keys.record(3, 7), "activations/ledger/shard-0003/part-000007.json"),
         (keys.moments(45, 3, 7, SHA12), f"activations/moments/layer-045/shard-0003/part-000007.{SHA12}.npz"),
@@ -48,6 +50,17 @@ def test_folders_hold_what_lies_in_them() -> None:
     assert keys.shard_folder(1, 2).startswith(keys.layer_folder(1))
     assert keys.record(2, 3).startswith(keys.record_folder(2))
     assert keys.record_folder(2).startswith(keys.LEDGER)
+
+
+def test_a_segment_is_known_by_its_last_object() -> None:
+    assert keys.parse_segment(f"{keys.segment('wiki-2', 1_234_567)}.json") == 1_234_567
+    for key in (
+        f"{keys.segment('wiki', 3)}.npy",
+        keys.digests("wiki", 3, SHA12),
+        "tokens/segments/a/b/segment-000003.json",
+    ):
+        assert keys.parse_segment(key) is None
+    assert all(key.startswith(keys.DEALT) for key in (keys.dealt(3), keys.tokens(3), keys.documents(3)))
 
 
 def test_sample_keys_name_shard_part_and_block() -> None:

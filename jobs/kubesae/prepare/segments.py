@@ -24,6 +24,7 @@ from kubesae.errors import DamagedError, MissingError
 from kubesae.experiment import canonical_json, parse_json_object
 from kubesae.ledger import keys
 from kubesae.parallel import READERS, in_order
+from kubesae.store.disk import disk_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -153,7 +154,7 @@ class SegmentMaker:
 
 
 class _Files:
-    """The files of a segment while it is packed."""
+    """The files of a segment while it is packed: a context manager, at whose end they are whole."""
 
     def __init__(self, folder: Path, context: int) -> None:
         self.contexts, self.pieces = folder / "contexts", folder / "pieces"
@@ -162,25 +163,27 @@ class _Files:
         self._waiting: list[Piece] = []
 
     def __enter__(self) -> None:
-        self._file = self.contexts.open("wb")
-        self._header()
-        self._writer = pq.ParquetWriter(self.pieces, PIECE_SCHEMA)
+        with disk_errors(self.contexts):
+            self._file = self.contexts.open("wb")
+            self._header()
+            self._writer = pq.ParquetWriter(self.pieces, PIECE_SCHEMA)
 
-    def __exit__(self, *_: object) -> None:
-        self._flush()
-        self._writer.close()
-        self._file.seek(0)
-        self._header()
-        self._file.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with disk_errors(self.contexts), self._file, self._writer:
+            if kind is None:
+                self._flush()
+                self._file.seek(0)
+                self._header()
 
     def write(self, contexts: npt.NDArray[np.uint32], pieces: list[Piece], limit: int) -> None:
         """Append contexts and their pieces, up to `limit` contexts in all."""
         contexts = contexts[: limit - self.written]
         self.written += len(contexts)
-        self._file.write(contexts.astype("<u4", copy=False).tobytes())
         self._waiting += (piece for piece in pieces if piece.context < limit)
-        if len(self._waiting) >= _PIECES_AT_ONCE:
-            self._flush()
+        with disk_errors(self.contexts):
+            self._file.write(contexts.astype("<u4", copy=False).tobytes())
+            if len(self._waiting) >= _PIECES_AT_ONCE:
+                self._flush()
 
     def _header(self) -> None:
         """Write the header of the npy file; its length is the same for any number of contexts."""

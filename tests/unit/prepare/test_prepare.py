@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kubesae.corpus import Tokenizer, read_shard_tokens
-from kubesae.errors import ConfigError, DamagedError, IdentityError
+from kubesae.errors import ConfigError, DamagedError, IdentityError, StoreError
 from kubesae.experiment import Experiment, canonical_json, sha256_hex
 from kubesae.ledger import Plan, keys
 from kubesae.prepare import prepare
@@ -255,6 +256,27 @@ def test_units_without_a_whole_context_give_none(folder_store: Store, inputs: Pa
     wanted = experiment(inputs, folder_store.url, tokens=3000, num_shards=1, context=3000)
     with pytest.raises(ConfigError, match="gives 0 contexts of 3000 tokens"):
         prepare(wanted, folder_store)
+
+
+def test_temporary_files_that_cannot_grow_are_told_with_their_place(folder_store: Store, inputs: Path) -> None:
+    """While a segment is packed, and while shards are dealt; nothing half done is stored, and the work goes on."""
+    wanted, (soft, hard) = experiment(inputs, folder_store.url), resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limited(line: str) -> None:
+        if line.endswith("2 of 4 units"):  # enough: the next thing is the deal
+            resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))
+
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))
+        with pytest.raises(StoreError, match=r"/kubesae-\w+/contexts: the file system failed \(File too large\)"):
+            prepare(wanted, folder_store)
+        assert folder_store.list() == {}
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        with pytest.raises(StoreError, match=r"/kubesae-\w+: the file system failed \(.*File too large\)"):
+            prepare(wanted, folder_store, say=limited)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert prepare(wanted, folder_store).manifest.shards[0].tokens == 502
 
 
 def test_what_was_prepared_before_there_were_newer_fields_is_made_to_the_same_bytes(

@@ -1,141 +1,236 @@
-"""Collection against the bare forward pass: what capture, tar, digest, upload and commit cost a real model.
+"""Collection against the bare forward pass, SAELens, TransformerLens and nnsight; two layers against one.
 
     make bench NAME=collect
 
 `kubesae collect` runs SmolLM2-135M (layer 20, bfloat16, CPU) over real text and commits every part to a real S3 server
 on the same two cores: a small model is the hard case, because it gives ten times the bytes per operation of a large
-one. Each round is a shard; beside it the same contexts go through `rivals/bare_forward.py`, before or after in turns.
+one. The rivals run the same model over the same batches of the same tokens, and write the same layer to local files;
+`rivals/collect_bare_forward.py` keeps nothing. Each has a process and an environment of its own, two threads, and the
+faster of float32 and bfloat16. All take turns, a round each, and every second round in reverse order; a rival's round
+is the first half of a shard. What rivals captured is compared with ours.
 
-Rows: `resident` (tokens/s) against `bare-forward`; `resident-cpu-seconds` against the same of the bare forward, by
-10,000 tokens, without the server's, which is `server-cpu-seconds`.
+Rows: `resident` (tokens/s) and `peak-rss` (bytes, of the process that captures) against each; `resident-cpu-seconds`
+against the bare forward's, by 10,000 tokens, without the server's, which is `server-cpu-seconds`; `two-layers`
+(tokens/s) and `two-layers-cpu-seconds`: layers 10 and 20 at once against `one-layer`, 20 alone.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
+import shutil
+import sys
 import sysconfig
-import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import psutil
-import torch
-from bench.rivals import bare_forward
-from bench.support.measure import Timings, cpu_seconds, print_row, s3_server, say
-from transformers.utils import logging
+from bench.support.environment import Rival, python_of
+from bench.support.measure import Timings, cpu_seconds, interleaved, print_row, s3_server, say
 
-from kubesae.collect import Events, Share, collect
-from kubesae.corpus import TokensManifest, read_shard_tokens
+from kubesae.corpus import read_shard_tokens
 from kubesae.experiment import Experiment
+from kubesae.ledger import Plan, read_record
 from kubesae.model import resolve_model
 from kubesae.model.smollm2 import demo_model
 from kubesae.prepare import prepare
-from kubesae.store import Store, open_store
+from kubesae.shards import layer_blocks, read_block
+from kubesae.store import open_store
 
-LAYER, CONTEXT, BATCH = 20, 512, 8
-CONTEXTS_PER_PART, PARTS, ROUNDS = 8, 4, 7
-TOKENS = CONTEXTS_PER_PART * PARTS * CONTEXT
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+EARLIER, LAYER, CONTEXT, BATCH, THREADS = 10, 20, 512, 8, 2
+CONTEXTS_PER_PART, PARTS, RIVAL_BATCHES = 8, 4, 2
+ROUNDS, TWO_LAYERS_ROUNDS = 5, 9
+CONTEXTS = CONTEXTS_PER_PART * PARTS
+SHARDS = ROUNDS + 1 + TWO_LAYERS_ROUNDS + 1
 UNIT = 10_000
+CONTEXTS_FILE = "contexts.npy"
+SAME = 0.05
+"""most that half the rows may lie from ours, as a share of the norm: float32 gives 0.014, the next layer 0.29"""
+
+ENVIRONMENTS = {
+    "sae-lens": "train_sae_lens",
+    "transformer-lens": "collect_transformer_lens",
+    "nnsight": "collect_nnsight",
+}
 
 
 @dataclass
 class Side:
-    """What one of the two spent, a value a round: seconds, its processor seconds, the server's."""
+    """One that captures, in a process of its own.
 
-    seconds: list[float] = field(default_factory=list)
+    Attributes:
+        name: as in the rows.
+        process: what captures; it answers with what that took.
+        contexts: in a round.
+        folder: where a rival writes.
+        server: of ours, the S3 server: its processor seconds are told apart.
+        cpu, server_cpu: processor seconds of 10,000 tokens, a value a round.
+        peak: most memory so far, in bytes.
+        shards: those to come.
+
+    """
+
+    name: str
+    process: Rival
+    contexts: int
+    folder: Path
+    server: psutil.Process | None = None
     cpu: list[float] = field(default_factory=list)
-    server: list[float] = field(default_factory=list)
+    server_cpu: list[float] = field(default_factory=list)
+    peak: int = 0
+    shards: Iterator[int] = field(default_factory=itertools.count)
 
-    def begin(self, server: psutil.Process) -> None:
-        """Start the clocks."""
-        self._start = time.perf_counter(), cpu_seconds(), cpu_seconds(server)
+    def capture(self, first: int) -> float:
+        """Capture contexts from `first` on, in place of what was captured before; return the tokens a second."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        server = cpu_seconds(self.server) if self.server else 0.0
+        took = self.process.ask(do="capture", first=first, count=self.contexts, folder=str(self.folder))
+        tokens = self.contexts * CONTEXT
+        self.cpu.append(UNIT * took["cpu"] / tokens)
+        if self.server:
+            self.server_cpu.append(UNIT * (cpu_seconds(self.server) - server) / tokens)
+        self.peak = took["peak"]
+        return float(tokens / took["seconds"])
 
-    def end(self, server: psutil.Process) -> None:
-        """Stop them."""
-        now = time.perf_counter(), cpu_seconds(), cpu_seconds(server)
-        for values, start, stop in zip((self.seconds, self.cpu, self.server), self._start, now, strict=True):
-            values.append(stop - start)
+    def shard(self) -> float:
+        """Capture the beginning of the next shard; return the tokens a second."""
+        return self.capture(next(self.shards) * CONTEXTS)
 
-    def speed(self) -> Timings:
-        """Tokens a second of each round but the first."""
-        return Timings([TOKENS / seconds for seconds in self.seconds[1:]])
-
-
-class Rounds(Events):
-    """Takes the times of each shard, and runs the bare forward beside it."""
-
-    def __init__(self, store: Store, manifest: TokensManifest, model: torch.nn.Module, server: psutil.Process) -> None:
-        """`server` is the process whose share is told apart."""
-        super().__init__(lambda _: None, TOKENS)
-        self._store, self._manifest, self._model, self._server = store, manifest, model, server
-        self.ours, self.bare = Side(), Side()
-
-    def start(self, shard: int, rows: int, total: int) -> None:
-        """Let the bare forward go first in every second round, then start the clocks."""
-        super().start(shard, rows, total)
-        if shard % 2:
-            self._forward(shard)
-        self.ours.begin(self._server)
-
-    def complete(self, shard: int) -> None:
-        """Stop the clocks; the last part is committed."""
-        self.ours.end(self._server)
-        if not shard % 2:
-            self._forward(shard)
-        speeds = [TOKENS / side.seconds[-1] for side in (self.ours, self.bare)]
-        say("round {} of {}: resident {:,.0f}, bare-forward {:,.0f} tokens/s".format(shard, ROUNDS, *speeds))
-
-    def _forward(self, shard: int) -> None:
-        ids = read_shard_tokens(self._store, self._manifest, shard).ids
-        ids_NT = torch.from_numpy(ids.astype("int64")).reshape(-1, CONTEXT)
-        self.bare.begin(self._server)
-        bare_forward.forward(self._model, ids_NT, BATCH)
-        self.bare.end(self._server)
+    def captured(self) -> npt.NDArray[np.float32]:
+        """Return what a rival captured last, [rows, d_model]."""
+        out = self.folder.with_suffix(".npy")
+        self.process.ask(do="read", folder=str(self.folder), out=str(out))
+        acts: npt.NDArray[np.float32] = np.load(out)
+        return acts.reshape(-1, acts.shape[-1])
 
 
-def experiment_at(url: str, model: str) -> Experiment:
-    """Return the experiment: one shard a round, and one to warm up."""
-    return Experiment.model_validate(
-        {
-            "name": "bench",
-            "data": url,
-            "model": model,
-            "corpora": [{"name": "stdlib", "source": sysconfig.get_path("stdlib"), "format": "source", "pool": 2}],
-            "layers": [LAYER],
-            "tokens": TOKENS * (ROUNDS + 1),
-            "num_shards": ROUNDS + 1,
-            "context": CONTEXT,
-            "contexts_per_part": CONTEXTS_PER_PART,
-            "contexts_per_block": 4,
-            "chunk": TOKENS,
-            "pilot": {"tokens": TOKENS, "chunk": TOKENS},
-            "collect": {"forward_batch": BATCH},
-        }
-    )
+class Ours:
+    """An experiment over the same text, one layer or two, and the store it is in."""
+
+    def __init__(self, url: str, model: str, layers: list[int]) -> None:
+        """Prepare the tokens."""
+        self.store = open_store(url)
+        self.experiment = Experiment.model_validate(
+            {
+                "name": "bench",
+                "data": url,
+                "model": model,
+                "corpora": [{"name": "stdlib", "source": sysconfig.get_path("stdlib"), "format": "source", "pool": 2}],
+                "layers": layers,
+                "tokens": SHARDS * CONTEXTS * CONTEXT,
+                "num_shards": SHARDS,
+                "context": CONTEXT,
+                "contexts_per_part": CONTEXTS_PER_PART,
+                "contexts_per_block": 4,
+                "chunk": CONTEXTS * CONTEXT,
+                "pilot": {"tokens": CONTEXTS * CONTEXT, "chunk": CONTEXTS * CONTEXT},
+                "collect": {"forward_batch": BATCH, "threads": THREADS},
+            }
+        )
+        size = resolve_model(self.experiment).vocab_size
+        self._manifest = prepare(self.experiment, self.store, vocab_size=lambda: size).manifest
+
+    def contexts(self) -> npt.NDArray[np.uint32]:
+        """Return all contexts, [contexts, T]."""
+        shards = [read_shard_tokens(self.store, self._manifest, shard).ids for shard in range(SHARDS)]
+        return np.concatenate(shards).reshape(-1, CONTEXT)
+
+    def start(self, name: str, stack: ExitStack, folder: Path, server: psutil.Process) -> Side:
+        """Start `kubesae collect`."""
+        process = stack.enter_context(Rival("collect_kubesae", Path(sys.executable), dict(os.environ)))
+        process.ask(experiment=self.experiment.model_dump(mode="json"))
+        return Side(name, process, CONTEXTS, folder / name, server)
+
+    def captured(self, shard: int) -> npt.NDArray[np.float32]:
+        """Return the last layer of a shard, [rows, d_model]."""
+        plan = Plan.of(self.experiment)
+        records = [read_record(self.store, shard, part) for part in range(plan.parts(shard))]
+        refs = [ref for record in records for ref in layer_blocks(record, plan, LAYER)]
+        return np.concatenate([read_block(self.store, ref).float32() for ref in refs])
+
+
+def start_rival(name: str, dtype: str, contexts: int, model: str, folder: Path) -> Side:
+    """Start a rival."""
+    program = f"collect_{name.replace('-', '_')}"
+    python = python_of(ENVIRONMENTS[name]) if name in ENVIRONMENTS else Path(sys.executable)
+    process = Rival(program, python, {**os.environ, "HF_HUB_OFFLINE": "1"})
+    case = {"model": model, "contexts": str(folder / CONTEXTS_FILE), "layer": LAYER, "batch": BATCH, "dtype": dtype}
+    process.ask(do="begin", **case, threads=THREADS)
+    return Side(name, process, contexts, folder / name)
+
+
+def faster_dtype(name: str, model: str, folder: Path) -> str:
+    """Return the dtype in which a rival takes less processor time for a batch."""
+    taken = {}
+    for dtype in ("bfloat16", "float32"):
+        side = start_rival(name, dtype, BATCH, model, folder)
+        with side.process:
+            for first in (0, BATCH):
+                side.capture(first)
+        taken[dtype] = side.cpu[-1]
+    say(f"{name}: " + ", ".join(f"{dtype} {cpu:.1f} s/10k tokens" for dtype, cpu in taken.items()))
+    return min(taken, key=taken.__getitem__)
+
+
+def check(rival: Side, ours: npt.NDArray[np.float32]) -> None:
+    """See that a rival captured what we did."""
+    theirs = rival.captured()
+    distances = np.linalg.norm(theirs - ours[: len(theirs)], axis=1) / np.linalg.norm(ours[: len(theirs)], axis=1)
+    median = float(np.median(distances))
+    say(f"{rival.name}: half the rows are within {median:.4f} of ours")
+    if median > SAME:
+        raise SystemExit(f"{rival.name} captured something else: half the rows are {median:.3f} or more from ours.")
+
+
+def print_against(
+    case: str, ours: Timings, unit: str, against: str, theirs: Timings, *, better: str = "higher"
+) -> None:
+    """Print the row of a comparison."""
+    ratio = theirs.ratio(ours) if better == "lower" else ours.ratio(theirs)
+    print_row("collect", case, ours.median, unit, better, against, theirs.median, ratio)
+
+
+def against_rivals(ours: Ours, side: Side, model: str, folder: Path) -> None:
+    """Let ours and all rivals take turns, see that they captured the same, print the rows."""
+    np.save(folder / CONTEXTS_FILE, ours.contexts())
+    dtypes = {name: faster_dtype(name, model, folder) for name in ENVIRONMENTS}
+    with ExitStack() as stack:
+        bare = start_rival("bare-forward", "bfloat16", CONTEXTS, model, folder)
+        rivals = [start_rival(name, dtype, RIVAL_BATCHES * BATCH, model, folder) for name, dtype in dtypes.items()]
+        for other in (bare, *rivals):
+            stack.enter_context(other.process)
+        speeds = interleaved({one.name: one.shard for one in (side, bare, *rivals)}, ROUNDS)
+        for rival in rivals:
+            check(rival, ours.captured(ROUNDS))
+    for other in (bare, *rivals):
+        print_against("resident", speeds["resident"], "tokens/s", other.name, speeds[other.name])
+        print_row("collect", "peak-rss", side.peak, "bytes", "lower", other.name, other.peak)
+    cpu, floor = (Timings(one.cpu[1:]) for one in (side, bare))
+    print_against("resident-cpu-seconds", cpu, "s/10k tokens", bare.name, floor, better="lower")
+    print_row("collect", "server-cpu-seconds", Timings(side.server_cpu[1:]).median, "s/10k tokens", "lower")
 
 
 def main() -> None:
-    """Collect all shards and print the rows."""
-    path = str(demo_model(say))
-    logging.set_verbosity_error()  # each tensor of a later layer would be reported as unexpected
-    logging.disable_progress_bar()
-    with s3_server() as (server, _):
-        store = open_store(f"{server.new_bucket()}/data")
-        experiment = experiment_at(store.url, path)
+    """Compare with the rivals, then two layers with one."""
+    model = str(demo_model(say))
+    with s3_server() as (server, folder), ExitStack() as stack:
+        watched = psutil.Process(server.process.pid)
         say("preparing the tokens ...")
-        manifest = prepare(experiment, store, vocab_size=lambda: resolve_model(experiment).vocab_size).manifest
-        rounds = Rounds(store, manifest, bare_forward.load(path, LAYER + 1), psutil.Process(server.process.pid))
-        collect(experiment, store, Share(tuple(range(ROUNDS + 1))), rounds)
-    ours, bare = rounds.ours, rounds.bare
-    speed, floor = ours.speed(), bare.speed()
-    print_row(
-        "collect", "resident", speed.median, "tokens/s", "higher", "bare-forward", floor.median, speed.ratio(floor)
-    )
-    spent, least = (Timings([UNIT * cpu / TOKENS for cpu in side.cpu[1:]]) for side in (ours, bare))
-    print_row(
-        "collect", "resident-cpu-seconds", spent.median, "s/10k tokens", "lower", "bare-forward", least.median,
-        least.ratio(spent),
-    )  # fmt: skip
-    server_share = Timings([UNIT * cpu / TOKENS for cpu in ours.server[1:]])
-    print_row("collect", "server-cpu-seconds", server_share.median, "s/10k tokens", "lower")
+        ours, both = (Ours(f"{server.new_bucket()}/data", model, layers) for layers in ([LAYER], [EARLIER, LAYER]))
+        one = ours.start("resident", stack, folder, watched)
+        against_rivals(ours, one, model, folder)
+        two = both.start("two-layers", stack, folder, watched)
+        speeds = interleaved({"two-layers": two.shard, "one-layer": one.shard}, TWO_LAYERS_ROUNDS)
+    print_against("two-layers", speeds["two-layers"], "tokens/s", "one-layer", speeds["one-layer"])
+    cpu = [Timings(side.cpu[-TWO_LAYERS_ROUNDS:]) for side in (two, one)]
+    print_against("two-layers-cpu-seconds", cpu[0], "s/10k tokens", "one-layer", cpu[1], better="lower")
 
 
 if __name__ == "__main__":

@@ -11,4 +11,9 @@ def serve(*actions: Callable[..., dict[str, object]]) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         action = by_name[request.pop("do")]
-        print(json.dumps({"answer": action(**request)}), flush=True)
+        answer(action(**request))
+
+
+def answer(fields: dict[str, object]) -> None:
+    """Answer the request at hand."""
+    print(json.dumps({"answer": fields}), flush=True)

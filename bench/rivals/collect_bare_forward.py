@@ -1,4 +1,4 @@
-"""The floor under collection: the same layers over the same batches by torch and transformers alone; nothing is kept."""
+"""The floor under collection: the same layers over the same batches, by torch and transformers; nothing is kept."""
 
 from pathlib import Path
 

@@ -2,12 +2,12 @@
 
     make bench NAME=collect
 
-`kubesae collect` runs SmolLM2-135M (layer 20, bfloat16, CPU) over real text and commits every part to a real S3 server
-on the same two cores: a small model is the hard case, because it gives ten times the bytes per operation of a large
-one. The rivals run the same model over the same batches of the same tokens, and write the same layer to local files;
-`rivals/collect_bare_forward.py` keeps nothing. Each has a process and an environment of its own, two threads, and the
-faster of float32 and bfloat16. All take turns, a round each, and every second round in reverse order; a rival's round
-is the first half of a shard. What rivals captured is compared with ours.
+`kubesae collect` runs SmolLM2-135M (layer 20, CPU) over real text and commits every part to a real S3 server on the
+same two cores: a small model is the hard case, because it gives ten times the bytes per operation of a large one. The
+rivals run the same model over the same batches of the same tokens, and write the same layer to local files;
+`rivals/collect_bare_forward.py` keeps nothing. Each has a process and an environment of its own, two threads, and that
+of bfloat16 and float32 in which it takes less processor time here; ours that of the bare forward, and stores bfloat16.
+All take turns, a shard each, and every second round in reverse order. What rivals captured is compared with ours.
 
 Rows: `resident` (tokens/s) and `peak-rss` (bytes, of the process that captures) against each; `resident-cpu-seconds`
 against the bare forward's, by 10,000 tokens, without the server's, which is `server-cpu-seconds`; `two-layers`
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 EARLIER, LAYER, CONTEXT, BATCH, THREADS = 10, 20, 512, 8, 2
-CONTEXTS_PER_PART, PARTS, RIVAL_BATCHES = 8, 4, 2
+CONTEXTS_PER_PART, PARTS = 8, 2
 ROUNDS, TWO_LAYERS_ROUNDS = 5, 9
 CONTEXTS = CONTEXTS_PER_PART * PARTS
 SHARDS = ROUNDS + 1 + TWO_LAYERS_ROUNDS + 1
@@ -54,7 +54,9 @@ CONTEXTS_FILE = "contexts.npy"
 SAME = 0.05
 """most that half the rows may lie from ours, as a share of the norm: float32 gives 0.014, the next layer 0.29"""
 
+BARE = "bare-forward"
 ENVIRONMENTS = {
+    BARE: None,  # ours
     "sae-lens": "train_sae_lens",
     "transformer-lens": "collect_transformer_lens",
     "nnsight": "collect_nnsight",
@@ -68,7 +70,6 @@ class Side:
     Attributes:
         name: as in the rows.
         process: what captures; it answers with what that took.
-        contexts: in a round.
         folder: where a rival writes.
         server: of ours, the S3 server: its processor seconds are told apart.
         cpu, server_cpu: processor seconds of 10,000 tokens, a value a round.
@@ -79,7 +80,6 @@ class Side:
 
     name: str
     process: Rival
-    contexts: int
     folder: Path
     server: psutil.Process | None = None
     cpu: list[float] = field(default_factory=list)
@@ -87,12 +87,12 @@ class Side:
     peak: int = 0
     shards: Iterator[int] = field(default_factory=itertools.count)
 
-    def capture(self, first: int) -> float:
-        """Capture contexts from `first` on, in place of what was captured before; return the tokens a second."""
+    def capture(self, first: int, count: int) -> float:
+        """Capture contexts, in place of what was captured before; return the tokens a second."""
         shutil.rmtree(self.folder, ignore_errors=True)
         server = cpu_seconds(self.server) if self.server else 0.0
-        took = self.process.ask(do="capture", first=first, count=self.contexts, folder=str(self.folder))
-        tokens = self.contexts * CONTEXT
+        took = self.process.ask(do="capture", first=first, count=count, folder=str(self.folder))
+        tokens = count * CONTEXT
         self.cpu.append(UNIT * took["cpu"] / tokens)
         if self.server:
             self.server_cpu.append(UNIT * (cpu_seconds(self.server) - server) / tokens)
@@ -100,8 +100,8 @@ class Side:
         return float(tokens / took["seconds"])
 
     def shard(self) -> float:
-        """Capture the beginning of the next shard; return the tokens a second."""
-        return self.capture(next(self.shards) * CONTEXTS)
+        """Capture the next shard; return the tokens a second."""
+        return self.capture(next(self.shards) * CONTEXTS, CONTEXTS)
 
     def captured(self) -> npt.NDArray[np.float32]:
         """Return what a rival captured last, [rows, d_model]."""
@@ -142,11 +142,11 @@ class Ours:
         shards = [read_shard_tokens(self.store, self._manifest, shard).ids for shard in range(SHARDS)]
         return np.concatenate(shards).reshape(-1, CONTEXT)
 
-    def start(self, name: str, stack: ExitStack, folder: Path, server: psutil.Process) -> Side:
-        """Start `kubesae collect`."""
+    def start(self, name: str, dtype: str, stack: ExitStack, folder: Path, server: psutil.Process) -> Side:
+        """Start `kubesae collect`, which computes in `dtype`."""
         process = stack.enter_context(Rival("collect_kubesae", Path(sys.executable), dict(os.environ)))
-        process.ask(experiment=self.experiment.model_dump(mode="json"))
-        return Side(name, process, CONTEXTS, folder / name, server)
+        process.ask(experiment={**self.experiment.model_dump(mode="json"), "model_dtype": dtype})
+        return Side(name, process, folder / name, server)
 
     def captured(self, shard: int) -> npt.NDArray[np.float32]:
         """Return the last layer of a shard, [rows, d_model]."""
@@ -156,24 +156,25 @@ class Ours:
         return np.concatenate([read_block(self.store, ref).float32() for ref in refs])
 
 
-def start_rival(name: str, dtype: str, contexts: int, model: str, folder: Path) -> Side:
-    """Start a rival."""
+def start_rival(name: str, dtype: str, model: str, stack: ExitStack, folder: Path) -> Side:
+    """Start a rival, which computes in `dtype`."""
     program = f"collect_{name.replace('-', '_')}"
-    python = python_of(ENVIRONMENTS[name]) if name in ENVIRONMENTS else Path(sys.executable)
-    process = Rival(program, python, {**os.environ, "HF_HUB_OFFLINE": "1"})
+    environment = ENVIRONMENTS[name]
+    python = python_of(environment) if environment else Path(sys.executable)
+    process = stack.enter_context(Rival(program, python, {**os.environ, "HF_HUB_OFFLINE": "1"}))
     case = {"model": model, "contexts": str(folder / CONTEXTS_FILE), "layer": LAYER, "batch": BATCH, "dtype": dtype}
     process.ask(do="begin", **case, threads=THREADS)
-    return Side(name, process, contexts, folder / name)
+    return Side(name, process, folder / name)
 
 
 def faster_dtype(name: str, model: str, folder: Path) -> str:
     """Return the dtype in which a rival takes less processor time for a batch."""
     taken = {}
     for dtype in ("bfloat16", "float32"):
-        side = start_rival(name, dtype, BATCH, model, folder)
-        with side.process:
+        with ExitStack() as stack:
+            side = start_rival(name, dtype, model, stack, folder)
             for first in (0, BATCH):
-                side.capture(first)
+                side.capture(first, BATCH)
         taken[dtype] = side.cpu[-1]
     say(f"{name}: " + ", ".join(f"{dtype} {cpu:.1f} s/10k tokens" for dtype, cpu in taken.items()))
     return min(taken, key=taken.__getitem__)
@@ -182,8 +183,7 @@ def faster_dtype(name: str, model: str, folder: Path) -> str:
 def check(rival: Side, ours: npt.NDArray[np.float32]) -> None:
     """See that a rival captured what we did."""
     theirs = rival.captured()
-    distances = np.linalg.norm(theirs - ours[: len(theirs)], axis=1) / np.linalg.norm(ours[: len(theirs)], axis=1)
-    median = float(np.median(distances))
+    median = float(np.median(np.linalg.norm(theirs - ours, axis=1) / np.linalg.norm(ours, axis=1)))
     say(f"{rival.name}: half the rows are within {median:.4f} of ours")
     if median > SAME:
         raise SystemExit(f"{rival.name} captured something else: half the rows are {median:.3f} or more from ours.")
@@ -197,15 +197,10 @@ def print_against(
     print_row("collect", case, ours.median, unit, better, against, theirs.median, ratio)
 
 
-def against_rivals(ours: Ours, side: Side, model: str, folder: Path) -> None:
+def against_rivals(ours: Ours, side: Side, dtypes: dict[str, str], model: str, folder: Path) -> None:
     """Let ours and all rivals take turns, see that they captured the same, print the rows."""
-    np.save(folder / CONTEXTS_FILE, ours.contexts())
-    dtypes = {name: faster_dtype(name, model, folder) for name in ENVIRONMENTS}
     with ExitStack() as stack:
-        bare = start_rival("bare-forward", "bfloat16", CONTEXTS, model, folder)
-        rivals = [start_rival(name, dtype, RIVAL_BATCHES * BATCH, model, folder) for name, dtype in dtypes.items()]
-        for other in (bare, *rivals):
-            stack.enter_context(other.process)
+        bare, *rivals = [start_rival(name, dtype, model, stack, folder) for name, dtype in dtypes.items()]
         speeds = interleaved({one.name: one.shard for one in (side, bare, *rivals)}, ROUNDS)
         for rival in rivals:
             check(rival, ours.captured(ROUNDS))
@@ -224,9 +219,11 @@ def main() -> None:
         watched = psutil.Process(server.process.pid)
         say("preparing the tokens ...")
         ours, both = (Ours(f"{server.new_bucket()}/data", model, layers) for layers in ([LAYER], [EARLIER, LAYER]))
-        one = ours.start("resident", stack, folder, watched)
-        against_rivals(ours, one, model, folder)
-        two = both.start("two-layers", stack, folder, watched)
+        np.save(folder / CONTEXTS_FILE, ours.contexts())
+        dtypes = {name: faster_dtype(name, model, folder) for name in ENVIRONMENTS}
+        one = ours.start("resident", dtypes[BARE], stack, folder, watched)
+        against_rivals(ours, one, dtypes, model, folder)
+        two = both.start("two-layers", dtypes[BARE], stack, folder, watched)
         speeds = interleaved({"two-layers": two.shard, "one-layer": one.shard}, TWO_LAYERS_ROUNDS)
     print_against("two-layers", speeds["two-layers"], "tokens/s", "one-layer", speeds["one-layer"])
     cpu = [Timings(side.cpu[-TWO_LAYERS_ROUNDS:]) for side in (two, one)]

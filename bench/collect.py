@@ -11,8 +11,8 @@ All take turns, a shard each, and every second round in reverse order. What riva
 
 Rows, against each: `resident` (tokens/s), `resident-cpu-seconds` (by 10,000 tokens, without the server's, which is
 `server-cpu-seconds`), `peak-rss` (bytes, of the process that captures). `two-layers` (tokens/s) and
-`two-layers-cpu-seconds`: layers 10 and 20 at once against `one-layer`, 20 alone. Where others use the machine too, trust
-processor seconds.
+`two-layers-cpu-seconds`: layers 10 and 20 at once against `one-layer`, 20 alone. Where others use the machine too,
+trust processor seconds.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-import huggingface_hub
+import huggingface_hub.constants
+import huggingface_hub.errors
 import pytest
 
 from kubesae import hub

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubesae.cli.console import say
-from kubesae.cli.options import choose_sae, experiment_options, overrides, resolve
+from kubesae.cli.options import check_share, choose_sae, experiment_options, overrides, resolve, share_options
 from kubesae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 @click.command("interpret")
 @experiment_options("interpret.context_tokens")
+@share_options("the pass over the activations")
 @click.option("--sae-name", help="which SAE (default: the experiment's, or the only one there is)")
 @click.option("--all", "everything", is_flag=True, help="all SAEs of the experiment, one after the other")
 @click.option("--statistics", is_flag=True, help="top 20 features by maximum and by frequency (the default)")
@@ -33,6 +34,8 @@ SECONDS_BETWEEN_LINES = 10.0
 )
 def command(
     experiment: Path | None,
+    index: int | None,
+    of: int | None,
     sae_name: str | None,
     everything: bool,
     statistics: bool,
@@ -46,13 +49,16 @@ def command(
 
     The first call reads the activations once and stores statistics and contexts of every feature; later calls answer
     from these. More rows of one feature than interpret.top_k, which are stored, take another pass for that feature.
+    Killed and started again, the first call goes on where it was. With --index I --of N it encodes units I, I+N, I+2N,
+    ... of the data; the worker that finds all of them there merges, and the result is that of one worker.
     """
     if top_k is not None and feature_id is None:
         raise ConfigError("--top-k says how many rows of one feature to show: give --feature-id too.")
     if everything and (sae_name or feature_id is not None):
         raise ConfigError("--all is about every SAE, --sae-name and --feature-id about one: leave one of them out.")
     resolved = resolve(experiment, overrides(flags))
-    from kubesae.interpret import interpret  # noqa: PLC0415 - keeps --help fast
+    index, of = check_share(index, of)
+    from kubesae.interpret import interpret, interpret_share  # noqa: PLC0415 - keeps --help fast
     from kubesae.ledger import require_identity, sae_names  # noqa: PLC0415
     from kubesae.store import open_store  # noqa: PLC0415
 
@@ -61,7 +67,14 @@ def command(
     for name in names:
         if everything:
             say(f"SAE {name}:")
-        found = interpret(data, output, name, resolved.interpret, _progress())
+        if of == 1:
+            found = interpret(data, output, name, resolved.interpret, _progress())
+        else:
+            shared = interpret_share(data, output, name, resolved.interpret, index, of, _progress())
+            if shared is None:
+                say(f"Worker {index} of {of} has encoded its units. Others have not: whoever is last merges")
+                continue
+            found = shared
         if feature_id is not None:
             _show_feature(found, feature_id, top_k)
         _show(found, statistics=statistics or (feature_id is None and not themes), themes=max_themes if themes else 0)

@@ -217,6 +217,7 @@ class Interpret(Section):
     """What interpretation keeps of each feature."""
 
     top_k: Positive = Field(20, description="top activating rows kept for each feature")
+    samples: Positive = Field(20, description="random active rows kept for each feature")
     context_tokens: Positive = Field(16, description="tokens shown on each side of an activating token")
 
 

@@ -1,7 +1,7 @@
 """Statistics of features, where each is most active, and features with a theme."""
 
 from kubesae.interpret.console import feature_lines, statistics_lines, theme_lines
-from kubesae.interpret.run import Interpreter, interpret, scan
+from kubesae.interpret.run import Interpreter, interpret, interpret_share, scan
 from kubesae.interpret.statistics import Statistics
 from kubesae.interpret.stored import Interpretation, Source, Stored
 from kubesae.interpret.themes import TOP, Theme, find_themes
@@ -17,6 +17,7 @@ __all__ = [
     "feature_lines",
     "find_themes",
     "interpret",
+    "interpret_share",
     "scan",
     "statistics_lines",
     "theme_lines",

@@ -13,19 +13,18 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from kubesae.corpus import read_shard_tokens
-from kubesae.interpret.statistics import NO_ROW
 
 if TYPE_CHECKING:
     from kubesae.corpus import ShardTokens, TokensManifest
-    from kubesae.interpret.statistics import Statistics
+    from kubesae.interpret.kept import Entries
     from kubesae.ledger import Plan
     from kubesae.store import Store
 
 
 def examples_table(
-    store: Store, manifest: TokensManifest, plan: Plan, statistics: Statistics, width: int, first_feature: int = 0
+    store: Store, manifest: TokensManifest, plan: Plan, entries: Entries, width: int, first_feature: int = 0
 ) -> pa.Table:
-    """Return the kept rows of every feature with their contexts, one row an example, by feature and rank.
+    """Return rows of every feature with their contexts, one row an example, by feature and rank.
 
     Columns: feature, rank (from 1), activation, row (global), token (id), corpus, document, offset (token of the
     document), before and after (token ids, at most `width`). corpus, document and offset are null for a row that
@@ -35,13 +34,12 @@ def examples_table(
         store: the data store, which holds the tokens.
         manifest: of these tokens.
         plan: the plan of the data.
-        statistics: what was kept.
+        entries: these rows; a cell is a feature.
         width: tokens on each side.
-        first_feature: number of the first feature of `statistics`.
+        first_feature: number of cell 0.
 
     """
-    feature_E, rank_E = np.nonzero(statistics.row_FK != NO_ROW)
-    row_E = statistics.row_FK[feature_E, rank_E]
+    feature_E, place_E, value_E, row_E = entries
     starts = np.array([plan.global_row(shard, 0) for shard in range(plan.num_shards)])
     shard_E = np.searchsorted(starts, row_E, side="right") - 1
     tables = [_schema().empty_table()]
@@ -49,8 +47,8 @@ def examples_table(
         here = np.flatnonzero(shard_E == shard)
         columns = _origins(read_shard_tokens(store, manifest, shard), row_E[here] - starts[shard], plan.context, width)
         columns["feature"] = pa.array(feature_E[here] + first_feature, pa.int32())
-        columns["rank"] = pa.array(rank_E[here] + 1, pa.int32())
-        columns["activation"] = pa.array(statistics.value_FK[feature_E[here], rank_E[here]])
+        columns["rank"] = pa.array(place_E[here] + 1, pa.int32())
+        columns["activation"] = pa.array(value_E[here])
         columns["row"] = pa.array(row_E[here])
         tables.append(pa.table(columns).select(_schema().names).cast(_schema()))
     return pa.concat_tables(tables).sort_by([("feature", "ascending"), ("rank", "ascending")]).combine_chunks()

@@ -1,9 +1,11 @@
 """Interpret: one pass over the activations gives the statistics of every feature, and where it is most active.
 
     kubesae interpret experiment.yaml --statistics
+    kubesae interpret experiment.yaml --index 0 --of 3    # one of three workers, in any order
 
 Blocks are read in plan order, one ahead, and encoded one by one: memory holds two blocks, the codes of a slice of one,
-and the statistics. A second call with the same data and SAE reads what the first one stored.
+and the statistics, of which those of each unit are stored (`units`). Whoever finds all units merges them. A second call
+with the same data and SAE reads what the first one stored.
 Legend: N rows of a slice, D d_model.
 """
 
@@ -16,11 +18,14 @@ import numpy as np
 import torch
 
 from kubesae.corpus import TokensManifest, Vocabulary, require_manifest
-from kubesae.errors import ConfigError
+from kubesae.errors import ConfigError, StoreError
 from kubesae.interpret.contexts import examples_table
+from kubesae.interpret.samples import samples_table
+from kubesae.interpret.state import to_bytes
 from kubesae.interpret.statistics import Statistics
 from kubesae.interpret.stored import Source, Stored, read_stored, write_stored
-from kubesae.ledger import Plan, require_identity
+from kubesae.interpret.units import UNIT_ROWS, cut, merged, stored_units
+from kubesae.ledger import Plan, require_identity, share_of
 from kubesae.parallel import in_order
 from kubesae.sae.named import NamedSae, open_named
 from kubesae.shards import BlockRef, read_block, read_index
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from kubesae.experiment import DataIdentity, Interpret
+    from kubesae.interpret.units import Unit
     from kubesae.sae import Sae
     from kubesae.shards import BlockData
     from kubesae.store import Store
@@ -78,9 +84,14 @@ class Interpreter:
         if min(count, active) <= info.source.top_k:
             first, last = np.searchsorted(self.stored.examples["feature"].to_numpy(), [feature, feature + 1])
             return self.stored.examples.slice(first, min(count, last - first))
-        statistics = scan(self.data, self.refs, self.named.sae, min(count, active), feature, progress)
+        statistics = scan(self.data, self.refs, self.named.sae, min(count, active), feature=feature, progress=progress)
         return examples_table(
-            self.data, self.manifest, Plan.of(self.identity), statistics, info.source.context_tokens, feature
+            self.data,
+            self.manifest,
+            Plan.of(self.identity),
+            statistics.top.entries(),
+            info.source.context_tokens,
+            feature,
         )
 
 
@@ -105,6 +116,28 @@ def interpret(
         DamagedError: stored bytes are not what they should be.
 
     """
+    found = interpret_share(data, output, name, settings, 0, 1, progress)
+    if found is None:
+        raise StoreError(f"Statistics that were written to {output.url} are not there any more. Interpret again.")
+    return found
+
+
+def interpret_share(
+    data: Store,
+    output: Store,
+    name: str | None,
+    settings: Interpret,
+    index: int,
+    of: int,
+    progress: Progress = lambda _done, _total: None,
+    unit_rows: int = UNIT_ROWS,
+) -> Interpreter | None:
+    """Encode what is worker `index`'s of `of`; merge if all is encoded. Other arguments and errors as `interpret`.
+
+    Returns:
+        None when others have not done their shares: whoever is last merges.
+
+    """
     identity = require_identity(data)
     manifest = require_manifest(data)
     named = open_named(output, name, identity)
@@ -116,14 +149,43 @@ def interpret(
         layer=named.layer,
         rows=sum(ref.rows for ref in refs),
         top_k=settings.top_k,
+        samples=settings.samples,
         context_tokens=settings.context_tokens,
     )
+    plan = Plan.of(identity)
+    units = cut(refs, plan, source, unit_rows)
     stored = read_stored(output, source)
     if stored is None:
-        statistics = scan(data, refs, named.sae, settings.top_k, None, progress)
-        examples = examples_table(data, manifest, Plan.of(identity), statistics, settings.context_tokens)
-        stored = write_stored(output, source, statistics, examples)
+        _encode(data, output, source, [units[i] for i in share_of(len(units), index, of)], named.sae, progress)
+        statistics = merged(output, units, source, named.sae.config.d_sae)
+        if statistics is not None:
+            examples = examples_table(data, manifest, plan, statistics.top.entries(), source.context_tokens)
+            samples = samples_table(data, manifest, plan, statistics, source.context_tokens)
+            stored = write_stored(output, source, statistics, examples, samples)
+        else:
+            stored = read_stored(output, source)
+        if stored is None:
+            return None
+    for key in stored_units(output, source) & {unit.key for unit in units}:
+        output.delete(key)
     return Interpreter(data, identity, manifest, named, refs, stored)
+
+
+def _encode(data: Store, output: Store, source: Source, units: Sequence[Unit], sae: Sae, progress: Progress) -> None:
+    """Store the statistics of those units that have none, until the interpretation is there without them."""
+    there = stored_units(output, source)
+    units = [unit for unit in units if unit.key not in there]
+    total, done = sum(unit.rows for unit in units), 0
+    for unit in units:
+        if read_stored(output, source) is not None:
+            return
+
+        def further(rows: int, _of: int, before: int = done) -> None:
+            progress(before + rows, total)
+
+        statistics = scan(data, unit.refs, sae, source.top_k, source.samples, progress=further)
+        output.create(unit.key, to_bytes(statistics))
+        done += unit.rows
 
 
 def scan(
@@ -131,13 +193,15 @@ def scan(
     refs: Sequence[BlockRef],
     sae: Sae,
     top_k: int,
+    samples: int = 1,
+    *,
     feature: int | None = None,
     progress: Progress = lambda _done, _total: None,
 ) -> Statistics:
     """Encode blocks and return the statistics of all features, or of `feature` alone (then number 0)."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sae = sae.to(device)
-    statistics = Statistics.zero(1 if feature is not None else sae.config.d_sae, top_k)
+    statistics = Statistics.zero(1 if feature is not None else sae.config.d_sae, top_k, samples)
     total, done = sum(ref.rows for ref in refs), 0
     for block in in_order(lambda ref: read_block(data, ref), refs, 1, ahead=1):  # each while one is worked on
         for start in range(0, len(block.flags), SLICE):

@@ -1,13 +1,19 @@
-"""Mergeable statistics of features: counts, exact sums, and the K largest activations of each with their rows.
+"""Mergeable statistics of features: exact sums, a histogram, the largest activations, and samples of rows.
 
-    both = Statistics.zero(features, 20) + first_half + second_half      # the bits of one pass over everything
+    statistics = Statistics.zero(features, top_k=20, samples=20)
+    statistics.add(row_N, feature_N, value_N, rows=4096, flagged=0)
+    statistics.merge(of_other_rows)                         # the bits of one pass over everything
 
-Merging is associative and does not depend on order, to the bit, so any number of workers give what one gives. Sums of
-floats are not associative; each activation is therefore split into its whole part and a fraction in units of 2^-30, and
-both are summed as integers. That is exact for float32 activations from 2^-7 on; smaller ones are rounded to 1e-9.
-Of equal activations the one of the lower row counts as larger.
+Merging is associative and does not depend on order, to the bit, so any number of workers give what one gives. What is
+kept of a feature: 48 bytes of sums, 512 of the histogram, and 20 for each of `top_k` largest activations, `samples`
+random rows, and 4 rows of each of 16 strata, with 28 more for as many that are put aside (`kept`): with 20 and 20, at
+most 5.6 kB.
 
-F = features, K = rows kept of each feature, N = active entries of some rows.
+A row's stratum is the bin of its activation, counted modulo 16. So activations in the same half octave share one, and
+so do those that are 2^8 apart. From 16 small samples every decile of a feature has rows to show, which are known only
+when everything was seen.
+
+F = features, B = bins, N = active entries of some rows.
 """
 
 from __future__ import annotations
@@ -18,11 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from kubesae.errors import KubesaeError
+from kubesae.interpret.histogram import BINS, bins
+from kubesae.interpret.kept import Kept, by_hash, by_value
+from kubesae.interpret.sums import ExactSums
 
-FRACTION_BITS = 30
-# Sums of one `add` are made in float64, in which integers are exact up to here.
-_EXACT = 2.0**53
-NO_ROW = np.iinfo(np.int64).max
+STRATA = 16
+PER_STRATUM = 4
 
 
 @dataclass
@@ -32,28 +39,37 @@ class Statistics:
     Attributes:
         rows: unflagged rows that were seen.
         flagged: rows that were left out.
-        count_F: int64 [F], rows on which the feature is active (above 0).
-        whole_F: int64 [F], sum of the whole parts of its activations.
-        fraction_F: int64 [F], sum of the rest, in units of 2^-30.
-        value_FK: float32 [F, K], its largest activations, descending, 0 where there are fewer than K.
-        row_FK: int64 [F, K], their global rows, `NO_ROW` where there are fewer.
+        sums: of each feature's activations.
+        squares: sums of their squares.
+        histogram_FB: int64 [F, B], active rows of each feature by bin of their activation.
+        top: the largest activations of each feature.
+        sample: random active rows of each feature.
+        strata: random active rows of each stratum: cells feature * STRATA + stratum.
 
     """
 
     rows: int
     flagged: int
-    count_F: npt.NDArray[np.int64]
-    whole_F: npt.NDArray[np.int64]
-    fraction_F: npt.NDArray[np.int64]
-    value_FK: npt.NDArray[np.float32]
-    row_FK: npt.NDArray[np.int64]
+    sums: ExactSums
+    squares: ExactSums
+    histogram_FB: npt.NDArray[np.int64]
+    top: Kept
+    sample: Kept
+    strata: Kept
 
     @classmethod
-    def zero(cls, features: int, top_k: int) -> Statistics:
+    def zero(cls, features: int, top_k: int, samples: int) -> Statistics:
         """Statistics of no rows."""
-        count, whole, fraction = np.zeros((3, features), np.int64)
-        shape = (features, top_k)
-        return cls(0, 0, count, whole, fraction, np.zeros(shape, np.float32), np.full(shape, NO_ROW))
+        return cls(
+            rows=0,
+            flagged=0,
+            sums=ExactSums.zero(features),
+            squares=ExactSums.zero(features),
+            histogram_FB=np.zeros((features, BINS), np.int64),
+            top=Kept.zero(features, top_k),
+            sample=Kept.zero(features, samples),
+            strata=Kept.zero(features * STRATA, PER_STRATUM),
+        )
 
     def add(
         self,
@@ -70,7 +86,7 @@ class Statistics:
             row_N: global row of each entry; no row was counted before.
             feature_N: its feature; no pair of row and feature comes twice.
             value_N: its activation; entries that are 0 count as inactive.
-            rows: unflagged rows among which these entries are.
+            rows: unflagged rows among which these entries are, fewer than 2^27.
             flagged: rows that were left out beside them.
 
         Raises:
@@ -88,89 +104,67 @@ class Statistics:
             row_N, feature_N, value_N = row_N[active], feature_N[active], value_N[active]
         self.rows += rows
         self.flagged += flagged
-        features = len(self.count_F)
-        whole_N = np.floor(value_N)
-        fraction_N = np.rint((value_N - whole_N) * np.float32(1 << FRACTION_BITS))
-        self.count_F += np.bincount(feature_N, minlength=features)
-        self.whole_F += _exact_sums(feature_N, whole_N, features)
-        self.fraction_F += _exact_sums(feature_N, fraction_N, features)
-        # After the first blocks few entries are among the K largest of their feature.
-        kept = value_N >= self.value_FK[feature_N, -1]
-        self._insert(feature_N[kept], value_N[kept], row_N[kept])
+        wide_N, bin_N, hash_N = value_N.astype(np.float64), bins(value_N), by_hash(row_N)
+        self.sums.add(feature_N, wide_N)
+        self.squares.add(feature_N, wide_N * wide_N)
+        np.add.at(self.histogram_FB.reshape(-1), feature_N * BINS + bin_N, 1)
+        self.top.add(feature_N, by_value(value_N), value_N, row_N)
+        self.sample.add(feature_N, hash_N, value_N, row_N)
+        self.strata.add(feature_N * STRATA + bin_N % STRATA, hash_N, value_N, row_N)
 
-    def __add__(self, other: Statistics) -> Statistics:
-        """Statistics of both sets of rows, which must have no row in common. Raises ValueError for other F or K."""
-        if self.value_FK.shape != other.value_FK.shape:
-            raise ValueError(f"statistics of [features, K] {self.value_FK.shape} and {other.value_FK.shape} do not add")
-        both = Statistics(
-            self.rows + other.rows,
-            self.flagged + other.flagged,
-            self.count_F + other.count_F,
-            self.whole_F + other.whole_F,
-            self.fraction_F + other.fraction_F,
-            self.value_FK.copy(),
-            self.row_FK.copy(),
-        )
-        there = other.row_FK != NO_ROW
-        both._insert(np.nonzero(there)[0], other.value_FK[there], other.row_FK[there])
-        return both
+    def merge(self, other: Statistics) -> None:
+        """Count the rows of `other` too, in place; no row may be in both.
 
-    def _insert(
-        self,
-        feature_N: npt.NDArray[np.int64],
-        value_N: npt.NDArray[np.float32],
-        row_N: npt.NDArray[np.int64],
-    ) -> None:
-        """Merge entries into the K largest of their features."""
-        if len(feature_N) == 0:
-            return
-        touched, place_N = np.unique(feature_N, return_inverse=True)
-        top_k = self.value_FK.shape[1]
-        place = np.concatenate([np.repeat(np.arange(len(touched)), top_k), place_N])
-        value = np.concatenate([self.value_FK[touched].ravel(), value_N])
-        row = np.concatenate([self.row_FK[touched].ravel(), row_N])
-        order = np.lexsort((row, -value, place))
-        # Each feature's entries now lie together, the largest first; it has at least K of them.
-        first = np.searchsorted(place[order], np.arange(len(touched)))
-        kept = order[first[:, None] + np.arange(top_k)]
-        self.value_FK[touched] = value[kept]
-        self.row_FK[touched] = row[kept]
+        Raises:
+            ValueError: they are of other sizes.
+            KubesaeError: activations are too large to be summed exactly.
+
+        """
+        pairs = [(self.top, other.top), (self.sample, other.sample), (self.strata, other.strata)]
+        if any(mine.row_CK.shape != theirs.row_CK.shape for mine, theirs in pairs):
+            raise ValueError(f"statistics of [features, K] {other.top.row_CK.shape} do not add to these")
+        self.rows += other.rows
+        self.flagged += other.flagged
+        self.sums.merge(other.sums)
+        self.squares.merge(other.squares)
+        self.histogram_FB += other.histogram_FB
+        for mine, theirs in pairs:
+            cell_N, _, value_N, row_N = theirs.entries()
+            mine.add(cell_N, by_value(value_N) if mine is self.top else by_hash(row_N), value_N, row_N)
+
+    @property
+    def count_F(self) -> npt.NDArray[np.int64]:
+        """Rows on which each feature is active (above 0)."""
+        count: npt.NDArray[np.int64] = self.histogram_FB.sum(1)
+        return count
 
     @property
     def max_F(self) -> npt.NDArray[np.float32]:
         """Largest activation of each feature, 0 for one that was never active."""
-        return self.value_FK[:, 0]
-
-    @property
-    def total_F(self) -> npt.NDArray[np.float64]:
-        """Sum of each feature's activations."""
-        return self.whole_F + self.fraction_F / (1 << FRACTION_BITS)
+        return self.top.first()
 
     @property
     def mean_F(self) -> npt.NDArray[np.float64]:
         """Mean activation over all unflagged rows, those where the feature is inactive included."""
-        return self.total_F / max(self.rows, 1)
+        return self.sums.total_F / max(self.rows, 1)
 
     @property
     def mean_active_F(self) -> npt.NDArray[np.float64]:
         """Mean activation over the rows where the feature is active; 0 where there are none."""
-        return self.total_F / np.maximum(self.count_F, 1)
+        return self.sums.total_F / np.maximum(self.count_F, 1)
+
+    @property
+    def mean_square_active_F(self) -> npt.NDArray[np.float64]:
+        """Mean of the squared activation over the rows where the feature is active; 0 where there are none."""
+        return self.squares.total_F / np.maximum(self.count_F, 1)
+
+    @property
+    def std_active_F(self) -> npt.NDArray[np.float64]:
+        """Standard deviation of the population of active rows; 0 where there are none."""
+        deviation: npt.NDArray[np.float64] = np.sqrt(np.maximum(self.mean_square_active_F - self.mean_active_F**2, 0.0))
+        return deviation
 
     @property
     def frequency_F(self) -> npt.NDArray[np.float64]:
         """Share of the unflagged rows on which each feature is active."""
         return self.count_F / max(self.rows, 1)
-
-
-def _exact_sums(
-    feature_N: npt.NDArray[np.int64], integers_N: npt.NDArray[np.float32], features: int
-) -> npt.NDArray[np.int64]:
-    """Sums by feature of non-negative integers that lie in floats."""
-    sums = np.bincount(feature_N, weights=integers_N, minlength=features)
-    worst = int(np.argmax(sums))
-    if sums[worst] >= _EXACT:
-        raise KubesaeError(
-            f"Feature {worst} has activations of {sums[worst]:g} together in one block, too large for an exact sum. "
-            "The SAE has diverged: train it again with a lower learning rate."
-        )
-    return sums.astype(np.int64)

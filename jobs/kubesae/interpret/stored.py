@@ -1,7 +1,8 @@
 """What an interpretation leaves in the store, and reading it back.
 
-    interpret/<sae>/statistics.parquet   one row a feature: feature, count, max, mean, mean_active, frequency
+    interpret/<sae>/statistics.parquet   one row a feature: see `statistics_table`
     interpret/<sae>/examples.parquet     one row an example: see `contexts.examples_table`
+    interpret/<sae>/samples.parquet      one row a sampled row: see `samples.samples_table`
     interpret/<sae>/interpret.json       what it was made from; written last: without it, there is no interpretation
 
 One pass over the data is needed to make them, none to answer from them.
@@ -13,12 +14,14 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
 from kubesae.errors import MissingError
 from kubesae.experiment import Section, canonical_json, parse_json_object, sha256_hex, validate
+from kubesae.interpret.histogram import BINS
 from kubesae.ledger import keys
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 # Examples lie by feature; a group of this many rows is about a thousand features.
 _ROW_GROUP = 20_000
+FORMAT = 2
 
 
 class Source(Section):
@@ -38,19 +42,21 @@ class Source(Section):
     layer: int = Field(description="layer whose activations were encoded")
     rows: int = Field(description="rows of the data, flagged ones included")
     top_k: int = Field(description="rows kept of each feature")
+    samples: int = Field(description="random rows kept of each feature")
     context_tokens: int = Field(description="tokens kept on each side of such a row")
 
 
 class Interpretation(Section):
     """`interpret/<sae>/interpret.json`."""
 
-    format: Literal[1] = Field(1, description="version of the format")
+    format: Literal[2] = Field(2, description="version of the format")
     source: Source = Field(description="what it was made from")
     features: int = Field(description="features of the SAE")
     rows: int = Field(description="unflagged rows, over which the statistics run")
     flagged_rows: int = Field(description="rows left out: first positions, special tokens, norm outliers")
     statistics_sha256: str = Field(description="SHA-256 of statistics.parquet")
     examples_sha256: str = Field(description="SHA-256 of examples.parquet")
+    samples_sha256: str = Field(description="SHA-256 of samples.parquet")
 
     def to_json(self) -> bytes:
         """Return the bytes of `interpret.json`."""
@@ -59,15 +65,22 @@ class Interpretation(Section):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An interpretation, read: `statistics` and `examples` as the module's docstring says."""
+    """An interpretation, read: its tables as the module's docstring says."""
 
     info: Interpretation
     statistics: pa.Table
     examples: pa.Table
+    samples: pa.Table
 
 
 def statistics_table(statistics: Statistics) -> pa.Table:
-    """Return statistics as a table, one row a feature."""
+    """Return statistics as a table, one row a feature.
+
+    Columns: feature, count (active rows), max, mean (over all unflagged rows), frequency (active share of these);
+    mean_active, mean_square_active, std_active (over active rows, as a population); histogram (active rows in each of
+    the 64 bins of `histogram`).
+    """
+    edges = np.arange(len(statistics.histogram_FB) + 1, dtype=np.int32) * BINS
     return pa.table(
         {
             "feature": pa.array(range(len(statistics.count_F)), pa.int32()),
@@ -75,27 +88,31 @@ def statistics_table(statistics: Statistics) -> pa.Table:
             "max": statistics.max_F,
             "mean": statistics.mean_F,
             "mean_active": statistics.mean_active_F,
+            "mean_square_active": statistics.mean_square_active_F,
+            "std_active": statistics.std_active_F,
             "frequency": statistics.frequency_F,
+            "histogram": pa.ListArray.from_arrays(pa.array(edges), pa.array(statistics.histogram_FB.reshape(-1))),
         }
     )
 
 
-def write_stored(output: Store, source: Source, statistics: Statistics, examples: pa.Table) -> Stored:
+def write_stored(
+    output: Store, source: Source, statistics: Statistics, examples: pa.Table, samples: pa.Table
+) -> Stored:
     """Write an interpretation and return it."""
     table = statistics_table(statistics)
-    files = {"statistics": _parquet(table), "examples": _parquet(examples)}
+    files = {"statistics": _parquet(table), "examples": _parquet(examples), "samples": _parquet(samples)}
     info = Interpretation(
         source=source,
         features=len(statistics.count_F),
         rows=statistics.rows,
         flagged_rows=statistics.flagged,
-        statistics_sha256=sha256_hex(files["statistics"]),
-        examples_sha256=sha256_hex(files["examples"]),
+        **{f"{name}_sha256": sha256_hex(data) for name, data in files.items()},
     )
     for name, data in files.items():
         output.put(keys.interpretation(source.sae, f"{name}.parquet"), data)
     output.put(keys.interpretation(source.sae, keys.INTERPRETED), info.to_json())
-    return Stored(info, table, examples)
+    return Stored(info, table, examples, samples)
 
 
 def read_stored(output: Store, source: Source) -> Stored | None:
@@ -104,19 +121,35 @@ def read_stored(output: Store, source: Source) -> Stored | None:
     One whose files do not have the digests that its `interpret.json` names was being replaced when its writer died: it
     counts as not there.
     """
+    info = read_info(output, source)
+    if info is None:
+        return None
+    files = {}
+    for name in ("statistics", "examples", "samples"):
+        try:
+            files[name] = output.read(keys.interpretation(source.sae, f"{name}.parquet"))
+        except MissingError:
+            return None
+        if sha256_hex(files[name]) != getattr(info, f"{name}_sha256"):
+            return None
+    return Stored(info, **{name: pq.read_table(io.BytesIO(data)) for name, data in files.items()})
+
+
+def read_info(output: Store, source: Source) -> Interpretation | None:
+    """Return the stored `interpret.json` if it is of this format and of `source`, or of it with more rows kept."""
     key = keys.interpretation(source.sae, keys.INTERPRETED)
     where = output.url_of(key)
     try:
-        info = validate(Interpretation, parse_json_object(output.read(key), where), where)
-        if info.source.top_k < source.top_k or info.source != source.model_copy(update={"top_k": info.source.top_k}):
-            return None
-        statistics = output.read(keys.interpretation(source.sae, "statistics.parquet"))
-        examples = output.read(keys.interpretation(source.sae, "examples.parquet"))
+        document = parse_json_object(output.read(key), where)
     except MissingError:
         return None
-    if (sha256_hex(statistics), sha256_hex(examples)) != (info.statistics_sha256, info.examples_sha256):
+    if document.get("format") != FORMAT:
         return None
-    return Stored(info, pq.read_table(io.BytesIO(statistics)), pq.read_table(io.BytesIO(examples)))
+    info = validate(Interpretation, document, where)
+    found = info.source
+    enough = found.top_k >= source.top_k and found.samples >= source.samples
+    same = found == source.model_copy(update={"top_k": found.top_k, "samples": found.samples})
+    return info if enough and same else None
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -212,3 +212,13 @@ def evaluation_page(name: str) -> str:
 def interpretation(name: str, file: str) -> str:
     """One file of the interpretation of an SAE; `INTERPRETED` is written last."""
     return f"interpret/{name}/{file}"
+
+
+def interpretation_units(name: str) -> str:
+    """Folder of the statistics of parts of the data, until the interpretation is made of them."""
+    return f"interpret/{name}/units/"
+
+
+def interpretation_unit(name: str, index: int, sha12: str) -> str:
+    """Statistics of one unit of the data, named by what they are made of."""
+    return f"{interpretation_units(name)}unit-{index:06d}.{sha12}.npz"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from functools import reduce
-from operator import add
+from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
@@ -14,8 +14,11 @@ import torch
 from kubesae.cli.main import group
 from kubesae.corpus import read_shard_tokens, require_manifest
 from kubesae.errors import ConfigError
-from kubesae.experiment import Interpret
+from kubesae.experiment import Interpret, canonical_json
 from kubesae.interpret import interpret, scan
+from kubesae.interpret.histogram import BINS, bins
+from kubesae.interpret.kept import by_hash
+from kubesae.interpret.state import to_bytes
 from kubesae.ledger import Plan
 from kubesae.sae.named import open_named
 from kubesae.shards import read_block, read_index
@@ -23,8 +26,9 @@ from kubesae.store import open_store
 from small_experiment import write_small
 from small_sae import D_SAE, DEAD, dense_codes, write_sae
 
-SETTINGS = Interpret(top_k=6, context_tokens=4)
+SETTINGS = Interpret(top_k=6, samples=5, context_tokens=4)
 LAYER = 4
+CONTRACTS = Path(__file__).parents[3] / "docs" / "contracts.md"
 
 
 @pytest.fixture
@@ -66,7 +70,15 @@ def test_statistics_are_those_of_all_unflagged_rows(small, everything):
     np.testing.assert_allclose(table["mean"], f.sum(0) / unflagged, rtol=1e-5)
     np.testing.assert_allclose(table["mean_active"], f.sum(0) / np.maximum((f > 0).sum(0), 1), rtol=1e-5)
     np.testing.assert_allclose(table["frequency"], (f > 0).sum(0) / unflagged, rtol=1e-12)
-    assert table["count"][DEAD] == table["max"][DEAD] == table["mean_active"][DEAD] == 0
+    assert table["count"][DEAD] == table["max"][DEAD] == table["mean_active"][DEAD] == table["std_active"][DEAD] == 0
+    for feature in range(D_SAE):
+        active = f[f[:, feature] > 0, feature]
+        assert table["histogram"][feature].sum() == len(active)
+        if len(active):
+            assert table["mean_square_active"][feature] == pytest.approx((active**2).mean(), rel=1e-5)
+            assert table["std_active"][feature] == pytest.approx(active.std(), rel=1e-4, abs=1e-6)
+            inside = bins(active.astype(np.float32))  # a value at an edge may be rounded to the other side of it
+            assert np.abs(np.cumsum(np.bincount(inside, minlength=BINS) - table["histogram"][feature])).max() <= 1
 
 
 def test_examples_are_the_largest_activations_with_their_origin(small, everything):
@@ -90,6 +102,41 @@ def test_examples_are_the_largest_activations_with_their_origin(small, everythin
             assert row["after"] == ids[at + 1 : min(end, at + 5)].tolist()
             assert row["document"] == f"document-{shard}-{at // 100}"
             assert (row["corpus"], row["offset"]) == ("planted", at % 100)
+
+
+def test_samples_are_random_rows_and_some_of_each_decile(small, everything):
+    store, _ = small
+    f, _ = everything
+    stored = interpret(store, store, None, SETTINGS).stored
+    contexts = {(row["feature"], row["row"]): row for row in stored.examples.to_pylist()}
+    for feature in range(D_SAE):
+        rows = stored.samples.filter(pc.equal(stored.samples["feature"], feature)).to_pylist()
+        active = np.flatnonzero(f[:, feature] > 0)
+        hashed = active[np.argsort(by_hash(active))].tolist()
+        assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1))
+        assert [row["row"] for row in rows if row["kind"] == "random"] == hashed[: SETTINGS.samples]
+        of_deciles = [row for row in rows if row["kind"] == "decile"]
+        assert len({row["row"] for row in of_deciles}) == len(of_deciles)
+        deciles = [row["decile"] for row in of_deciles]
+        assert deciles == sorted(deciles)
+        assert all(0 <= decile < 10 and deciles.count(decile) <= 2 for decile in deciles)
+        if len(active) > 100:
+            assert len(set(deciles)) >= 8
+        for row in rows:
+            assert row["activation"] == pytest.approx(f[row["row"], feature], rel=1e-5, abs=1e-6)
+            # an estimate: half octaves are not told apart further
+            assert row["decile"] / 10 == pytest.approx((f[active, feature] < row["activation"]).mean(), abs=0.3)
+            shown = contexts.get((feature, row["row"]), row)
+            assert [row[name] for name in ("token", "before", "after", "document", "offset")] == [
+                shown[name] for name in ("token", "before", "after", "document", "offset")
+            ]
+
+
+def test_every_column_is_in_the_contract(small):
+    store, _ = small
+    stored = interpret(store, store, None, SETTINGS).stored
+    said = set(re.findall(r"`(\w+)`", CONTRACTS.read_text().partition("## Evaluation and interpretation")[2]))
+    assert {*stored.statistics.column_names, *stored.examples.column_names, *stored.samples.column_names} <= said
 
 
 def test_contexts_stop_at_their_window(small):
@@ -117,14 +164,15 @@ def test_the_same_pass_writes_the_same_bytes(small):
     interpret(store, store, "small", SETTINGS)
     before = {key: store.read(key) for key in store.list("interpret/")}
     assert sorted(before) == [
-        f"interpret/small/{name}" for name in ("examples.parquet", "interpret.json", "statistics.parquet")
+        f"interpret/small/{name}"
+        for name in ("examples.parquet", "interpret.json", "samples.parquet", "statistics.parquet")
     ]
     store.delete("interpret/small/interpret.json")
     interpret(store, store, "small", SETTINGS)
     assert {key: store.read(key) for key in store.list("interpret/")} == before
 
 
-@pytest.mark.parametrize("change", ["another SAE", "more rows kept", "a half replaced file"])
+@pytest.mark.parametrize("change", ["another SAE", "more rows kept", "more samples", "a half replaced file"])
 def test_what_was_made_from_something_else_is_made_anew(small, change):
     store, _ = small
     before = interpret(store, store, "small", SETTINGS).stored
@@ -133,6 +181,8 @@ def test_what_was_made_from_something_else_is_made_anew(small, change):
         write_sae(store, seed=1)
     elif change == "more rows kept":
         settings = SETTINGS.model_copy(update={"top_k": 7})
+    elif change == "more samples":
+        settings = SETTINGS.model_copy(update={"samples": 6})
     else:
         store.put("interpret/small/examples.parquet", store.read("interpret/small/statistics.parquet"))
     after = interpret(store, store, "small", settings).stored
@@ -141,14 +191,25 @@ def test_what_was_made_from_something_else_is_made_anew(small, change):
     assert "activation" in after.examples.column_names
 
 
+def test_an_interpretation_of_the_older_format_is_made_anew(small):
+    store, _ = small
+    before = interpret(store, store, "small", SETTINGS).stored
+    document = json.loads(store.read("interpret/small/interpret.json")) | {"format": 1}
+    del document["source"]["samples"], document["samples_sha256"]
+    store.put("interpret/small/interpret.json", canonical_json(document))
+    store.delete("interpret/small/samples.parquet")
+    after = interpret(store, store, "small", SETTINGS).stored
+    assert after.info == before.info
+    assert store.exists("interpret/small/samples.parquet")
+
+
 def test_workers_over_parts_of_the_blocks_give_the_bits_of_one(small):
     store, identity = small
     refs, sae = read_index(store, identity, LAYER), open_named(store, None, identity).sae
-    alone = scan(store, refs, sae, 5)
-    merged = reduce(add, [scan(store, refs[i::3], sae, 5) for i in (2, 0, 1)])
-    for name in ("count_F", "whole_F", "fraction_F", "value_FK", "row_FK"):
-        assert getattr(merged, name).tobytes() == getattr(alone, name).tobytes()
-    assert (merged.rows, merged.flagged) == (alone.rows, alone.flagged)
+    merged = scan(store, refs[2::3], sae, 5, 4)
+    for first in (0, 1):
+        merged.merge(scan(store, refs[first::3], sae, 5, 4))
+    assert to_bytes(merged) == to_bytes(scan(store, refs, sae, 5, 4))
 
 
 def test_more_examples_than_are_stored_take_a_pass_for_that_feature(small):
@@ -224,6 +285,15 @@ def test_lines_of_a_feature_read_as_documented(small, capsys):
         assert re.fullmatch(rf"  Context: .*» ?w{token[1]}«.*", next(lines))
         assert re.fullmatch(r"  Document: document-\d-\d \(planted\), token \d+", next(lines))
         next(lines, None)
+
+
+def test_a_worker_whose_peers_are_not_done_says_so(small, capsys):
+    store, _ = small
+    shown = run(capsys, "--data", store.url, "--index", "0", "--of", "2")
+    assert shown.splitlines()[-1] == "Worker 0 of 2 has encoded its units. Others have not: whoever is last merges"
+    shown = run(capsys, "--data", store.url, "--index", "1", "--of", "2")
+    assert "23 of 24 features active" in shown
+    assert not store.list("interpret/small/units/")
 
 
 def test_a_feature_that_is_never_active_says_so(small, capsys):

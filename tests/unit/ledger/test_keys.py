@@ -39,6 +39,7 @@ SHA12 = "3fa2b1c4d5e6"
         (keys.evaluation("x"), "sae/x/evaluation.json"),
         (keys.evaluation_page("x"), "sae/x/evaluation.html"),
         (keys.interpretation("x", "interpret.json"), "interpret/x/interpret.json"),
+        (keys.interpretation_unit("x", 12, SHA12), f"interpret/x/units/unit-000012.{SHA12}.npz"),
     ],
 )
 def test_keys_are_those_of_the_contract(key: str, expected: str) -> None:

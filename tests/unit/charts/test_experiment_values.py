@@ -193,6 +193,15 @@ CASES: dict[str, Case] = {
             and container(job(o, "prepare"))["args"] == ["prepare", "--index", "$(JOB_COMPLETION_INDEX)", "--of", "3"]
         ),
     ),
+    "phases.interpret.workers": Case(
+        3,
+        lambda o: (
+            job(o, "interpret")["spec"]["completions"] == job(o, "interpret")["spec"]["parallelism"] == 3
+            and job(o, "interpret")["spec"]["completionMode"] == "Indexed"
+            and container(job(o, "interpret"))["args"]
+            == ["interpret", "--all", "--index", "$(JOB_COMPLETION_INDEX)", "--of", "3"]
+        ),
+    ),
     "phases.verify.workers": Case(
         3,
         lambda o: (

@@ -8,7 +8,8 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -114,6 +115,29 @@ def test_units_of_other_settings_are_left_alone(collected: Path, alone: dict[str
     for key in theirs:
         output.delete(key)
     assert left(output) == alone
+
+
+@pytest.mark.parametrize("step", ["kubesae.interpret.run.scan", "kubesae.interpret.units.from_bytes"])
+def test_a_worker_is_overtaken(
+    collected: Path, alone: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """While it encodes its first unit, or merges the first, another does all that is left and removes the units."""
+    output = with_sae(collected, str(tmp_path / "out"))
+    original, calls = resolve_name(step), 0
+
+    def overtaken(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            monkeypatch.setattr(step, original)
+            assert work(str(collected), output.url, 0, 1)
+            monkeypatch.setattr(step, overtaken)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(step, overtaken)
+    assert work(str(collected), output.url, 0, 1)
+    assert left(output) == alone
+    assert calls < 6
 
 
 @pytest.mark.slow

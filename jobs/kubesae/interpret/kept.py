@@ -37,6 +37,9 @@ class Entries(NamedTuple):
     row_N: npt.NDArray[np.int64]
 
 
+_Aside = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64], npt.NDArray[np.float32], npt.NDArray[np.int64]]
+
+
 @dataclass
 class Kept:
     """The K first entries of each of C cells: 20 bytes for each of C x K, and 28 for as many, or `_FEW`, put aside."""
@@ -46,7 +49,7 @@ class Kept:
     order_CK: npt.NDArray[np.uint64]
     last_C: npt.NDArray[np.uint64]
     """order of the last one of each cell: what comes after it is not kept"""
-    aside: list[tuple[npt.NDArray[np.generic], ...]] = field(default_factory=list)
+    aside: list[_Aside] = field(default_factory=list)
     waiting: int = 0
     """entries put aside"""
 
@@ -71,6 +74,13 @@ class Kept:
             self.waiting += len(near)
             if self.waiting >= max(_FEW, self.row_CK.size):
                 self._settle()
+
+    def merge(self, other: Kept) -> None:
+        """Show it what another one keeps, which need not be sorted in for that."""
+        there = other.row_CK != NO_ROW
+        self.add(np.nonzero(there)[0], other.order_CK[there], other.value_CK[there], other.row_CK[there])
+        for part in other.aside:
+            self.add(*part)
 
     def entries(self) -> Entries:
         """Return what is kept."""

@@ -129,8 +129,7 @@ class Statistics:
         self.squares.merge(other.squares)
         self.histogram_FB += other.histogram_FB
         for mine, theirs in pairs:
-            cell_N, _, value_N, row_N = theirs.entries()
-            mine.add(cell_N, by_value(value_N) if mine is self.top else by_hash(row_N), value_N, row_N)
+            mine.merge(theirs)
 
     @property
     def count_F(self) -> npt.NDArray[np.int64]:

@@ -138,11 +138,30 @@ def interpret_share(
         None when others have not done their shares: whoever is last merges.
 
     """
-    identity = require_identity(data)
-    manifest = require_manifest(data)
-    named = open_named(output, name, identity)
+    identity, manifest = require_identity(data), require_manifest(data)
+    plan, named = Plan.of(identity), open_named(output, name, identity)
     refs = read_index(data, identity, named.layer)
-    source = Source(
+    source = _source(identity, named, refs, settings)
+    units = cut(refs, plan, source, unit_rows)
+    stored = read_stored(output, source)
+    if stored is None:
+        _encode(data, output, source, [units[i] for i in share_of(len(units), index, of)], named.sae, progress)
+        statistics = merged(output, units, source, named.sae.config.d_sae)
+        if statistics is None:  # or another worker has merged them
+            stored = read_stored(output, source)
+        else:
+            examples = examples_table(data, manifest, plan, statistics.top.entries(), source.context_tokens)
+            samples = samples_table(data, manifest, plan, statistics, source.context_tokens)
+            stored = write_stored(output, source, statistics, examples, samples)
+    if stored is None:
+        return None
+    for key in stored_units(output, source) & {unit.key for unit in units}:
+        output.delete(key)
+    return Interpreter(data, identity, manifest, named, refs, stored)
+
+
+def _source(identity: DataIdentity, named: NamedSae, refs: Sequence[BlockRef], settings: Interpret) -> Source:
+    return Source(
         identity=identity.sha256,
         sae=named.name,
         sae_sha256=named.sha256,
@@ -152,23 +171,6 @@ def interpret_share(
         samples=settings.samples,
         context_tokens=settings.context_tokens,
     )
-    plan = Plan.of(identity)
-    units = cut(refs, plan, source, unit_rows)
-    stored = read_stored(output, source)
-    if stored is None:
-        _encode(data, output, source, [units[i] for i in share_of(len(units), index, of)], named.sae, progress)
-        statistics = merged(output, units, source, named.sae.config.d_sae)
-        if statistics is not None:
-            examples = examples_table(data, manifest, plan, statistics.top.entries(), source.context_tokens)
-            samples = samples_table(data, manifest, plan, statistics, source.context_tokens)
-            stored = write_stored(output, source, statistics, examples, samples)
-        else:
-            stored = read_stored(output, source)
-        if stored is None:
-            return None
-    for key in stored_units(output, source) & {unit.key for unit in units}:
-        output.delete(key)
-    return Interpreter(data, identity, manifest, named, refs, stored)
 
 
 def _encode(data: Store, output: Store, source: Source, units: Sequence[Unit], sae: Sae, progress: Progress) -> None:

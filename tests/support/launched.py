@@ -58,9 +58,7 @@ class Launch:
         """Return the workers, as soon as there is one."""
         end = time.monotonic() + WAIT
         while True:
-            found = [
-                child for child in psutil.Process(self.process.pid).children() if "kubesae.train" in child.cmdline()
-            ]
+            found = [child for child in psutil.Process(self.process.pid).children() if _is_worker(child)]
             if found:
                 return found
             assert time.monotonic() < end, self.output
@@ -102,3 +100,10 @@ class Place:
             process = subprocess.Popen(command, stdout=out, stderr=out, text=True, env=kept | paths | environment)
         self.started.append(Launch(process, log))
         return self.started[-1]
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return "kubesae.train" in process.cmdline()
+    except psutil.NoSuchProcess:  # another child, which ended meanwhile (a zombie is one, too)
+        return False

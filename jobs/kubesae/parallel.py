@@ -8,11 +8,10 @@ from __future__ import annotations
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
 
 T = TypeVar("T")
@@ -39,17 +38,6 @@ def in_order(function: Callable[[T], R], items: Iterable[T], workers: int, *, ah
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-@contextmanager
-def one_thread_each(items: Sequence[object]) -> Iterator[list[ThreadPoolExecutor]]:
-    """Give a thread of its own for each item; what they were given has ended when the body has."""
-    pools = [ThreadPoolExecutor(1) for _ in items]
-    try:
-        yield pools
-    finally:
-        for pool in pools:
-            pool.shutdown(cancel_futures=True)
 
 
 class Background:

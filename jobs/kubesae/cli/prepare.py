@@ -41,14 +41,20 @@ def command(experiment: Path | None, index: int | None, of: int | None, **flags:
     index, of = check_share(index, of)
     from kubesae.ledger import write_run  # noqa: PLC0415 - keeps --help fast
     from kubesae.model import resolve_model  # noqa: PLC0415
-    from kubesae.prepare import prepare_share  # noqa: PLC0415
+    from kubesae.prepare import prepare, prepare_share  # noqa: PLC0415
     from kubesae.store import open_store  # noqa: PLC0415
 
     store = open_store(resolved.data)
     store.probe()
-    prepared = prepare_share(
-        resolved, store, index, of, vocab_size=lambda: resolve_model(resolved, hashed=False).vocab_size, say=say
-    )
+
+    def vocab_size() -> int:
+        return resolve_model(resolved, hashed=False).vocab_size
+
+    prepared: Prepared | None
+    if of == 1:
+        prepared = prepare(resolved, store, vocab_size=vocab_size, say=say)
+    else:
+        prepared = prepare_share(resolved, store, index, of, vocab_size=vocab_size, say=say)
     write_run(store, resolved)
     if prepared is None:
         say(f"Worker {index} of {of} has tokenised its units. Others have not: whoever is last deals")

@@ -1,11 +1,11 @@
-"""The resident engine on several devices, each of which holds the whole truncated model and takes every n-th batch.
+"""The resident engine on several devices, each of which holds the whole truncated model and takes its share of batches.
 
 Batches are what they are on one device, so the bits are, too. Legend: B contexts, T tokens, D d_model.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,11 +14,10 @@ from kubesae.limits import REPLICA_SHARE
 from kubesae.model.inputs import devices
 from kubesae.model.resident import ResidentEngine
 from kubesae.model.truncate import loaded_bytes
-from kubesae.parallel import one_thread_each
+from kubesae.parallel import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from concurrent.futures import Future
 
     from torch import Tensor
 
@@ -34,6 +33,9 @@ class Replicas:
     def __init__(self, engines: Sequence[ResidentEngine]) -> None:
         """`engines` are of the same model, each on a device of its own."""
         self._engines = engines
+        self._free: SimpleQueue[ResidentEngine] = SimpleQueue()
+        for engine in engines:
+            self._free.put(engine)
 
     @property
     def device_name(self) -> str:
@@ -42,23 +44,18 @@ class Replicas:
 
     def run(self, batches: Sequence[Batch]) -> Iterator[tuple[int, int, Tensor]]:
         """Yield each batch's number, each captured layer and its output [B, T, D], batch by batch."""
-        waiting: deque[tuple[int, Future[dict[int, Tensor]]]] = deque()
-        most = 2 * len(self._engines)  # one computes, one waits; outputs are taken meanwhile
-        with one_thread_each(self._engines) as threads:
-            for number, batch in enumerate(batches):
-                place = number % len(threads)
-                forward = self._engines[place].forward
-                waiting.append((number, threads[place].submit(forward, batch.ids_BT, batch.documents_BT)))
-                if len(waiting) == most:
-                    yield from _outputs(waiting)
-            while waiting:
-                yield from _outputs(waiting)
+        passes = in_order(self._forward, batches, len(self._engines))
+        for number, outputs in enumerate(passes):
+            for layer, output_BTD in outputs.items():
+                yield number, layer, output_BTD
 
-
-def _outputs(waiting: deque[tuple[int, Future[dict[int, Tensor]]]]) -> Iterator[tuple[int, int, Tensor]]:
-    number, passing = waiting.popleft()
-    for layer, output_BTD in passing.result().items():
-        yield number, layer, output_BTD
+    def _forward(self, batch: Batch) -> dict[int, Tensor]:
+        """Run a batch on whichever device is free."""
+        engine = self._free.get()
+        try:
+            return engine.forward(batch.ids_BT, batch.documents_BT)
+        finally:
+            self._free.put(engine)
 
 
 def load_resident(source: ModelSource, layers: Sequence[int], dtype: str, device: str) -> ResidentEngine | Replicas:

@@ -13,6 +13,7 @@ Legend: B contexts, T tokens, D d_model.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,6 @@ from kubesae.model.inputs import device_name, devices, hidden_states, inputs_of
 from kubesae.model.skeleton import Skeleton
 from kubesae.model.weight_files import WeightFiles, local_folder
 from kubesae.model.weight_readers import CachedReader, reader_for
-from kubesae.parallel import one_thread_each
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -88,7 +88,7 @@ class StreamedEngine:
         shares = [list(enumerate(batches))[place :: len(self._lanes)] for place in range(len(self._lanes))]
         ahead = self._ahead or self._reading.submit(self._read, 0)
         self._ahead = None
-        with one_thread_each(self._lanes) as threads:
+        with _threads(self._lanes) as threads:
             try:
                 _wait(thread.submit(lane.begin, share) for thread, lane, share in self._each(threads, shares))
                 for layer in range(self._depth):
@@ -175,6 +175,17 @@ def _stop(_module: nn.Module, _inputs: Any) -> None:
     engine = getcurrent().parent
     if engine is not None:  # None in the main greenlet, where nothing waits
         engine.switch()
+
+
+@contextmanager
+def _threads(lanes: Sequence[Lane]) -> Iterator[list[ThreadPoolExecutor]]:
+    """Give a thread for each lane."""
+    pools = [ThreadPoolExecutor(1, "lane") for _ in lanes]
+    try:
+        yield pools
+    finally:
+        for pool in pools:
+            pool.shutdown()
 
 
 def _wait(futures: Iterator[Future[Any]]) -> None:

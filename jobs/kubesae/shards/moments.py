@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kubesae.errors import DamagedError
+from kubesae.shards.block_scaled import TILE
 
 if TYPE_CHECKING:
     from kubesae.shards.codecs import Stored
@@ -23,8 +24,6 @@ BINS_PER_OCTAVE = 8
 LOWEST_OCTAVE = -16
 HIGHEST_OCTAVE = 24
 BINS = (HIGHEST_OCTAVE - LOWEST_OCTAVE) * BINS_PER_OCTAVE + 2
-
-TILE = 1 << 17  # values
 
 
 @dataclass(frozen=True)

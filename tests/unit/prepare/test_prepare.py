@@ -6,92 +6,24 @@ import io
 import json
 import resource
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from kubesae.corpus import Tokenizer, read_shard_tokens
-from kubesae.errors import ConfigError, DamagedError, IdentityError, StoreError
-from kubesae.experiment import Experiment, canonical_json, sha256_hex
+from kubesae.errors import ConfigError, IdentityError, StoreError
+from kubesae.experiment import canonical_json, sha256_hex
 from kubesae.ledger import Plan, keys
 from kubesae.prepare import prepare
 from kubesae.store import open_store
-from tiny_models import save_tokenizer, text
+from preparing import UNITS, contents, experiment, mixed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from kubesae.store import Store
-
-UNITS = 4
-
-
-@pytest.fixture(scope="session")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder with a tokenizer (`tiny`) and two corpora: `rows`, four JSON lines files, and `files`, text."""
-    folder = tmp_path_factory.mktemp("inputs")
-    (folder / "tiny").mkdir()
-    save_tokenizer(folder / "tiny")
-    (folder / "rows").mkdir()
-    for unit in range(UNITS):
-        lines = [json.dumps({"text": text(20 * unit + i)}) + "\n" for i in range(8)]
-        (folder / "rows" / f"{unit}.jsonl").write_text("".join(lines))
-    (folder / "files").mkdir()
-    for i in range(10):
-        (folder / "files" / f"{i}.txt").write_text(f"file {i}: {text(100 + i)}")
-    return folder
-
-
-def experiment(inputs: Path, data: str, **changes: Any) -> Experiment:
-    values: dict[str, Any] = {
-        "data": data,
-        "model": str(inputs / "tiny"),
-        "layers": [0],
-        "corpora": [{"name": "rows", "source": str(inputs / "rows")}],
-        "tokens": 1003,
-        "num_shards": 2,
-        "context": 16,
-        "contexts_per_part": 8,
-    }
-    return Experiment.model_validate(values | changes)
-
-
-def mixed(inputs: Path, data: str, *weights: float, **changes: Any) -> Experiment:
-    corpora = [
-        {"name": name, "source": str(inputs / name), "weight": weight}
-        for name, weight in zip(("rows", "files"), weights, strict=True)
-    ]
-    return experiment(inputs, data, corpora=corpora, **changes)
-
-
-@pytest.fixture
-def folder_store(tmp_path: Path) -> Store:
-    """Give an empty store in a folder."""
-    return open_store(str(tmp_path / "data"))
-
-
-def contents(store: Store) -> dict[str, tuple[bytes, Any]]:
-    return {key: (store.read(key), info) for key, info in store.list().items()}
-
-
-class Counted:
-    """Counts the documents that are tokenised, and may die at the batch `dies_at`."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, dies_at: int | None = None) -> None:
-        self.batches = 0
-        self.dies_at = dies_at
-        encode: Callable[..., Any] = Tokenizer.encode
-
-        def counted(tokenizer: Tokenizer, texts: Sequence[str]) -> Any:
-            self.batches += 1
-            if self.batches == self.dies_at:
-                raise KeyboardInterrupt
-            return encode(tokenizer, texts)
-
-        monkeypatch.setattr(Tokenizer, "encode", counted)
 
 
 def test_totals_are_exact_and_every_row_traces_back(store: Store, inputs: Path) -> None:
@@ -160,98 +92,6 @@ def test_another_seed_is_another_deal(inputs: Path, tmp_path: Path) -> None:
     assert hashes[0] != hashes[1]
 
 
-def test_a_rerun_does_nothing(folder_store: Store, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = experiment(inputs, folder_store.url)
-    first = prepare(wanted, folder_store).manifest
-    before = contents(folder_store)
-    monkeypatch.setattr(Tokenizer, "load", None)  # not even the tokenizer is loaded
-    again = prepare(wanted, folder_store)
-    assert again.existed
-    assert again.manifest == first
-    assert contents(folder_store) == before
-
-
-def test_a_killed_run_goes_on_from_its_segments(
-    folder_store: Store, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = open_store(str(tmp_path / "whole"))
-    count = Counted(monkeypatch)
-    expected = prepare(experiment(inputs, whole.url, tokens=2000), whole).manifest
-    assert count.batches == UNITS
-
-    wanted = experiment(inputs, folder_store.url, tokens=2000)
-    for done in range(1, UNITS):
-        count.batches, count.dies_at = 0, 2
-        with pytest.raises(KeyboardInterrupt):
-            prepare(wanted, folder_store)
-        assert not folder_store.exists(keys.TOKENS_MANIFEST)
-        assert len([key for key in folder_store.list("tokens/segments/") if key.endswith(".json")]) == done
-    count.batches, count.dies_at = 0, None
-    assert prepare(wanted, folder_store).manifest == expected
-    assert count.batches == 1
-
-
-def test_segments_are_used_again_when_only_the_deal_was_lost(
-    folder_store: Store, inputs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wanted = experiment(inputs, folder_store.url)
-    prepare(wanted, folder_store)
-    before = {key: data for key, (data, _) in contents(folder_store).items()}
-    folder_store.delete(keys.TOKENS_MANIFEST)
-    folder_store.delete(keys.tokens(1))
-    count = Counted(monkeypatch)
-    prepare(wanted, folder_store)
-    assert count.batches == 0
-    assert {key: data for key, (data, _) in contents(folder_store).items()} == before
-
-
-def test_shards_that_were_dealt_are_neither_read_nor_made_again(
-    folder_store: Store, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Killed after shard 1 of 4: of the two that are there not a byte is read, and the others become what they were."""
-    whole = open_store(str(tmp_path / "whole"))
-    expected = prepare(experiment(inputs, whole.url, num_shards=4), whole).manifest
-    wanted = experiment(inputs, folder_store.url, num_shards=4)
-
-    def killed(line: str) -> None:
-        if line.startswith("Shard 1:"):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        prepare(wanted, folder_store, say=killed)
-    assert not folder_store.exists(keys.TOKENS_MANIFEST)
-    before = contents(folder_store)
-    read: list[str] = []
-    original = type(folder_store).read
-
-    def noted(store: Store, key: str, *span: int) -> bytes:
-        read.append(key)
-        return original(store, key, *span)
-
-    monkeypatch.setattr(type(folder_store), "read", noted)
-    lines: list[str] = []
-    assert prepare(wanted, folder_store, say=lines.append).manifest == expected
-    assert lines[-3:] == ["2 of 4 shards were dealt before", "Shard 2: 251 tokens dealt", "Shard 3: 250 tokens dealt"]
-    monkeypatch.undo()
-    after = contents(folder_store)
-    for shard in (0, 1):
-        assert not {keys.tokens(shard), keys.documents(shard)} & set(read)
-        for key in (keys.tokens(shard), keys.documents(shard), keys.dealt(shard)):
-            assert after[key] == before[key]
-    assert {key: data for key, (data, _) in after.items()} == {key: data for key, (data, _) in contents(whole).items()}
-
-
-def test_shards_that_were_dealt_of_something_else_are_made_anew(
-    folder_store: Store, inputs: Path, tmp_path: Path
-) -> None:
-    prepare(experiment(inputs, folder_store.url, seed=1), folder_store)
-    folder_store.delete(keys.TOKENS_MANIFEST)
-    fresh = open_store(str(tmp_path / "fresh"))
-    expected = prepare(experiment(inputs, fresh.url), fresh).manifest
-    assert prepare(experiment(inputs, folder_store.url), folder_store).manifest == expected
-    assert folder_store.read(keys.tokens(0)) == fresh.read(keys.tokens(0))
-
-
 def test_units_without_a_whole_context_give_none(folder_store: Store, inputs: Path) -> None:
     wanted = experiment(inputs, folder_store.url, tokens=3000, num_shards=1, context=3000)
     with pytest.raises(ConfigError, match="gives 0 contexts of 3000 tokens"):
@@ -292,30 +132,6 @@ def test_what_was_prepared_before_there_were_newer_fields_is_made_to_the_same_by
     request, *corpora = (part.model_dump(mode="json") for part in made)
     assert sha256_hex(canonical_json(request)) == "3b5c4f437168857c701161014d388c74ca4589f6fba0568379facccf456d6346"
     assert sha256_hex(canonical_json(corpora)) == "5a6f617a733dc4466b761ca644a7f65a1c5a8f7cf054cee8c86f586fa55b0eb4"
-
-
-def test_segments_of_other_settings_are_made_anew(folder_store: Store, inputs: Path, tmp_path: Path) -> None:
-    prepare(experiment(inputs, folder_store.url, context=20), folder_store)
-    folder_store.delete(keys.TOKENS_MANIFEST)
-    fresh = open_store(str(tmp_path / "fresh"))
-    expected = prepare(experiment(inputs, fresh.url), fresh).manifest
-    assert prepare(experiment(inputs, folder_store.url), folder_store).manifest == expected
-
-
-def test_a_damaged_segment_says_what_to_delete(folder_store: Store, inputs: Path) -> None:
-    wanted = experiment(inputs, folder_store.url)
-    expected = prepare(wanted, folder_store).manifest
-    stem = keys.segment("rows", 0)
-    for key, damage in ((f"{stem}.npy", b"\x93NUMPY"), (f"{stem}.parquet", b"PAR1"), (f"{stem}.npy", None)):
-        folder_store.delete(keys.TOKENS_MANIFEST)
-        folder_store.delete(keys.tokens(0))
-        folder_store.delete(key)
-        if damage is not None:
-            folder_store.put(key, damage)
-        with pytest.raises(DamagedError, match=r"segment-000000 is damaged .* Delete its \.json and prepare again"):
-            prepare(wanted, folder_store)
-        folder_store.delete(f"{stem}.json")
-        assert prepare(wanted, folder_store).manifest == expected
 
 
 def test_other_settings_are_refused_by_field_and_touch_nothing(store: Store, inputs: Path) -> None:

@@ -48,7 +48,7 @@ def command(
     """Feature statistics and top activating contexts.
 
     The first call reads the activations once and stores statistics and contexts of every feature; later calls answer
-    from these. More rows of one feature than interpret.top_k, which are stored, take another pass for that feature.
+    from these. More rows of one feature than interpret.top_k come from the sparse-code cache.
     Killed and started again, the first call goes on where it was. With --index I --of N it encodes units I, I+N, I+2N,
     ... of the data; the worker that finds all of them there merges, and the result is that of one worker.
     """
@@ -83,7 +83,7 @@ def command(
 def _show_feature(found: Interpreter, feature: int, top_k: int | None) -> None:
     from kubesae.interpret import feature_lines  # noqa: PLC0415
 
-    examples = found.examples(feature, top_k or found.stored.info.source.top_k, _progress())
+    examples = found.examples(feature, top_k or found.stored.info.source.top_k)
     for line in feature_lines(found.stored.statistics, examples, feature, found.vocabulary):
         say(line)
 

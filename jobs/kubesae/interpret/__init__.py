@@ -3,16 +3,12 @@
 from kubesae.interpret.console import feature_lines, statistics_lines, theme_lines
 from kubesae.interpret.run import Interpreter, interpret, interpret_share, scan
 from kubesae.interpret.statistics import Statistics
-from kubesae.interpret.stored import Interpretation, Source, Stored
 from kubesae.interpret.themes import TOP, Theme, find_themes
 
 __all__ = [
     "TOP",
-    "Interpretation",
     "Interpreter",
-    "Source",
     "Statistics",
-    "Stored",
     "Theme",
     "feature_lines",
     "find_themes",

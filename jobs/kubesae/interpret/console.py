@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from kubesae.corpus import Vocabulary
-    from kubesae.interpret.stored import Interpretation
+    from kubesae.features import Interpretation
     from kubesae.interpret.themes import Theme
 
 RANKED = 20

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from kubesae.store import Store
 
 
-def examples_table(
-    store: Store, manifest: TokensManifest, plan: Plan, entries: Entries, width: int, first_feature: int = 0
-) -> pa.Table:
+def examples_table(store: Store, manifest: TokensManifest, plan: Plan, entries: Entries, width: int) -> pa.Table:
     """Return rows of every feature with their contexts, one row an example, by feature and rank.
 
     Columns: feature, rank (from 1), activation, row (global), token (id), corpus, document, offset (token of the
@@ -36,7 +34,6 @@ def examples_table(
         plan: the plan of the data.
         entries: these rows; a cell is a feature.
         width: tokens on each side.
-        first_feature: number of cell 0.
 
     """
     feature_E, place_E, value_E, row_E = entries
@@ -46,7 +43,7 @@ def examples_table(
     for shard in np.unique(shard_E).tolist():
         here = np.flatnonzero(shard_E == shard)
         columns = _origins(read_shard_tokens(store, manifest, shard), row_E[here] - starts[shard], plan.context, width)
-        columns["feature"] = pa.array(feature_E[here] + first_feature, pa.int32())
+        columns["feature"] = pa.array(feature_E[here], pa.int32())
         columns["rank"] = pa.array(place_E[here] + 1, pa.int32())
         columns["activation"] = pa.array(value_E[here])
         columns["row"] = pa.array(row_E[here])

@@ -3,9 +3,9 @@
     kubesae interpret experiment.yaml --statistics
     kubesae interpret experiment.yaml --index 0 --of 3    # one of three workers, in any order
 
-Blocks are read in plan order, one ahead, and encoded one by one: memory holds two blocks, the codes of a slice of one,
-and the statistics, of which those of each unit are stored (`units`). Whoever finds all units merges them. A second call
-with the same data and SAE reads what the first one stored.
+Blocks are read in plan order, one ahead, and encoded one by one: memory holds two blocks, the codes of a unit (twice
+while they are put in order), and the statistics; both are stored (`units`). Whoever finds all units merges them. A
+second call with the same data and SAE reads what the first one stored.
 Legend: N rows of a slice, D d_model.
 """
 
@@ -15,25 +15,27 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from kubesae.corpus import TokensManifest, Vocabulary, require_manifest
 from kubesae.errors import ConfigError, StoreError
+from kubesae.experiment import sha256_hex
+from kubesae.features import CodeCache, Codes, CodesBuilder, CodesFile, Source, Stored, read_stored, write_stored
 from kubesae.interpret.contexts import examples_table
+from kubesae.interpret.kept import Entries
 from kubesae.interpret.samples import samples_table
 from kubesae.interpret.state import to_bytes
-from kubesae.interpret.statistics import Statistics
-from kubesae.interpret.stored import Source, Stored, read_stored, write_stored
+from kubesae.interpret.statistics import Statistics, statistics_table
 from kubesae.interpret.units import UNIT_ROWS, cut, merged, stored_units
-from kubesae.ledger import Plan, require_identity, share_of
+from kubesae.interpret.windows import alone, with_activations
+from kubesae.ledger import Plan, keys, require_identity, share_of
 from kubesae.parallel import in_order
 from kubesae.sae.named import NamedSae, open_named
 from kubesae.shards import BlockRef, read_block, read_index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    import pyarrow as pa
 
     from kubesae.experiment import DataIdentity, Interpret
     from kubesae.interpret.units import Unit
@@ -53,10 +55,10 @@ class Interpreter:
     """Everything that questions about one SAE's features are answered from."""
 
     data: Store
+    output: Store
     identity: DataIdentity
     manifest: TokensManifest
     named: NamedSae
-    refs: Sequence[BlockRef]
     stored: Stored
 
     @property
@@ -64,11 +66,11 @@ class Interpreter:
         """The tokenizer's vocabulary, read from the data."""
         return Vocabulary.read(self.data, self.manifest)
 
-    def examples(self, feature: int, count: int, progress: Progress = lambda _done, _total: None) -> pa.Table:
+    def examples(self, feature: int, count: int) -> pa.Table:
         """Return the `count` most active rows of one feature; fewer where it is active on fewer.
 
-        More than are stored are found by a pass over the activations for this one feature. Columns as in
-        `contexts.examples_table`.
+        More than are stored are found in the sparse-code cache. Columns as in `contexts.examples_table` and
+        `windows.with_activations`.
 
         Raises:
             ConfigError: there is no such feature.
@@ -84,15 +86,14 @@ class Interpreter:
         if min(count, active) <= info.source.top_k:
             first, last = np.searchsorted(self.stored.examples["feature"].to_numpy(), [feature, feature + 1])
             return self.stored.examples.slice(first, min(count, last - first))
-        statistics = scan(self.data, self.refs, self.named.sae, min(count, active), feature=feature, progress=progress)
-        return examples_table(
-            self.data,
-            self.manifest,
-            Plan.of(self.identity),
-            statistics.top.entries(),
-            info.source.context_tokens,
-            feature,
-        )
+        row_N, value_N = self.stored.cache(self.output).of(feature)
+        best = np.lexsort((row_N, -value_N))[:count]
+        entries = Entries(np.zeros(len(best), np.int64), np.arange(len(best)), value_N[best], row_N[best])
+        width = info.source.context_tokens
+        table = examples_table(self.data, self.manifest, Plan.of(self.identity), entries, width)
+        table = with_activations(table, [alone(row_N, value_N, info.source.rows)])
+        number = table.schema.get_field_index("feature")
+        return table.set_column(number, "feature", pa.array(np.full(len(table), feature, np.int32)))
 
 
 def interpret(
@@ -146,18 +147,33 @@ def interpret_share(
     stored = read_stored(output, source)
     if stored is None:
         _encode(data, output, source, [units[i] for i in share_of(len(units), index, of)], named.sae, progress)
-        statistics = merged(output, units, source, named.sae.config.d_sae)
-        if statistics is None:  # or another worker has merged them
+        found = merged(output, units, source, named.sae.config.d_sae)
+        if found is None:  # or another worker has merged them
             stored = read_stored(output, source)
         else:
-            examples = examples_table(data, manifest, plan, statistics.top.entries(), source.context_tokens)
-            samples = samples_table(data, manifest, plan, statistics, source.context_tokens)
-            stored = write_stored(output, source, statistics, examples, samples)
+            cache = CodeCache(output, found[1], named.sae.config.d_sae)
+            tables = _tables(data, manifest, plan, found[0], cache, source.context_tokens)
+            stored = write_stored(output, source, found[0].rows, found[0].flagged, tables, found[1])
     if stored is None:
         return None
     for key in stored_units(output, source) & {unit.key for unit in units}:
         output.delete(key)
-    return Interpreter(data, identity, manifest, named, refs, stored)
+    return Interpreter(data, output, identity, manifest, named, stored)
+
+
+def _tables(
+    data: Store, manifest: TokensManifest, plan: Plan, statistics: Statistics, cache: CodeCache, width: int
+) -> dict[str, pa.Table]:
+    """Everything that is stored of the statistics, by its name."""
+    examples = examples_table(data, manifest, plan, statistics.top.entries(), width)
+    samples = samples_table(data, manifest, plan, statistics, width)
+    both = with_activations(pa.concat_tables([examples, samples.select(examples.schema.names)]), cache.files())
+    activations = both["activations"].combine_chunks()
+    return {
+        "statistics": statistics_table(statistics),
+        "examples": examples.append_column("activations", activations[: len(examples)]),
+        "samples": samples.append_column("activations", activations[len(examples) :]),
+    }
 
 
 def _source(identity: DataIdentity, named: NamedSae, refs: Sequence[BlockRef], settings: Interpret) -> Source:
@@ -174,7 +190,7 @@ def _source(identity: DataIdentity, named: NamedSae, refs: Sequence[BlockRef], s
 
 
 def _encode(data: Store, output: Store, source: Source, units: Sequence[Unit], sae: Sae, progress: Progress) -> None:
-    """Store the statistics of those units that have none, until the interpretation is there without them."""
+    """Store the statistics and codes of those units that have none, until the interpretation is there without them."""
     there = stored_units(output, source)
     units = [unit for unit in units if unit.key not in there]
     total, done = sum(unit.rows for unit in units), 0
@@ -185,9 +201,19 @@ def _encode(data: Store, output: Store, source: Source, units: Sequence[Unit], s
         def further(rows: int, _of: int, before: int = done) -> None:
             progress(before + rows, total)
 
-        statistics = scan(data, unit.refs, sae, source.top_k, source.samples, progress=further)
-        output.create(unit.key, to_bytes(statistics))
+        builder = CodesBuilder(unit.first_row, unit.rows, sae.config.d_sae)
+        statistics = scan(data, unit.refs, sae, source.top_k, source.samples, codes=builder, progress=further)
+        output.create(unit.key, to_bytes(statistics, _store_codes(output, source.sae, unit, builder.finish())))
         done += unit.rows
+
+
+def _store_codes(output: Store, sae: str, unit: Unit, codes: Codes) -> CodesFile:
+    """They are named by their content: who encodes the same on another kind of machine does not write over them."""
+    content = codes.to_bytes()
+    sha256 = sha256_hex(content)
+    key = keys.interpretation_code(sae, unit.number, sha256[:12])
+    output.create(key, content)
+    return CodesFile(key=key, first_row=unit.first_row, rows=unit.rows, entries=len(codes.row_N), sha256=sha256)
 
 
 def scan(
@@ -197,33 +223,31 @@ def scan(
     top_k: int,
     samples: int = 1,
     *,
-    feature: int | None = None,
+    codes: CodesBuilder | None = None,
     progress: Progress = lambda _done, _total: None,
 ) -> Statistics:
-    """Encode blocks and return the statistics of all features, or of `feature` alone (then number 0)."""
+    """Encode blocks, return the statistics of all features, and give `codes` their codes."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sae = sae.to(device)
-    statistics = Statistics.zero(1 if feature is not None else sae.config.d_sae, top_k, samples)
+    statistics = Statistics.zero(sae.config.d_sae, top_k, samples)
     total, done = sum(ref.rows for ref in refs), 0
     for block in in_order(lambda ref: read_block(data, ref), refs, 1, ahead=1):  # each while one is worked on
         for start in range(0, len(block.flags), SLICE):
-            _add_slice(statistics, block, slice(start, start + SLICE), sae, feature, device)
+            _add_slice(statistics, codes, block, slice(start, start + SLICE), sae, device)
         done += len(block.flags)
         progress(done, total)
     return statistics
 
 
 def _add_slice(
-    statistics: Statistics, block: BlockData, rows: slice, sae: Sae, feature: int | None, device: str
+    statistics: Statistics, codes: CodesBuilder | None, block: BlockData, rows: slice, sae: Sae, device: str
 ) -> None:
     flags = block.flags[rows]
     kept_N = np.flatnonzero(flags == 0)
     x_ND = block.stored.float32(rows.start + kept_N)
     code = sae.codes(torch.from_numpy(x_ND).to(device))
     row_N, feature_N, value_N = (part.cpu().numpy() for part in (code.rows_N, code.features_N, code.values_N))
-    if feature is not None:
-        here = feature_N == feature
-        row_N, feature_N, value_N = row_N[here], np.zeros_like(feature_N[here]), value_N[here]
-    statistics.add(
-        block.row + rows.start + kept_N[row_N], feature_N, value_N, rows=len(kept_N), flagged=len(flags) - len(kept_N)
-    )
+    kept_N += block.row + rows.start
+    statistics.add(kept_N[row_N], feature_N, value_N, rows=len(kept_N), flagged=len(flags) - len(kept_N))
+    if codes is not None:
+        codes.add(kept_N, kept_N[row_N], feature_N, value_N)

@@ -1,4 +1,7 @@
-"""Statistics as bytes, for the worker who merges them: npz without pickle, the same bytes for the same statistics."""
+"""What one unit of the pass gives, as bytes for the worker who merges: npz without pickle, the same bytes for the same.
+
+Statistics, and which file of the sparse-code cache holds the unit's codes.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kubesae.errors import DamagedError
+from kubesae.experiment import canonical_json, parse_json_object, validate
+from kubesae.features import CodesFile
 from kubesae.interpret.kept import by_hash, by_value
 from kubesae.interpret.statistics import Statistics
 
@@ -17,10 +22,11 @@ if TYPE_CHECKING:
 _KEPT = ("top", "sample", "strata")
 
 
-def to_bytes(statistics: Statistics) -> bytes:
+def to_bytes(statistics: Statistics, codes: CodesFile) -> bytes:
     """Return the file; only rows that are there take space, 16 bytes each."""
     arrays: dict[str, npt.NDArray[np.generic]] = {
         "rows": np.array([statistics.rows, statistics.flagged], np.int64),
+        "codes": np.frombuffer(canonical_json(codes.model_dump(mode="json")), np.uint8),
         "sums": statistics.sums.words_WF,
         "squares": statistics.squares.words_WF,
         "histogram": statistics.histogram_FB,
@@ -33,12 +39,13 @@ def to_bytes(statistics: Statistics) -> bytes:
     return out.getvalue()
 
 
-def from_bytes(data: bytes, features: int, top_k: int, samples: int, where: str) -> Statistics:
+def from_bytes(data: bytes, features: int, top_k: int, samples: int, where: str) -> tuple[Statistics, CodesFile]:
     """Read what `to_bytes` wrote. Raises DamagedError, naming `where`, when it is not that, or of other sizes."""
     statistics = Statistics.zero(features, top_k, samples)
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             statistics.rows, statistics.flagged = file["rows"].tolist()
+            codes = validate(CodesFile, parse_json_object(file["codes"].tobytes(), where), where)
             for into, name in (
                 (statistics.sums.words_WF, "sums"),
                 (statistics.squares.words_WF, "squares"),
@@ -53,4 +60,4 @@ def from_bytes(data: bytes, features: int, top_k: int, samples: int, where: str)
                 getattr(statistics, name).add(cell_N.astype(np.int64), order_N, value_N, row_N)
     except Exception as error:  # for damaged bytes numpy and zipfile raise a dozen kinds, none a fault of ours
         raise DamagedError(f"{where} does not hold statistics: {error!r}. Delete it and interpret again.") from error
-    return statistics
+    return statistics, codes

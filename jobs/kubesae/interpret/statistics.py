@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from kubesae.errors import KubesaeError
 from kubesae.interpret.histogram import BINS, bins
@@ -167,3 +168,26 @@ class Statistics:
     def frequency_F(self) -> npt.NDArray[np.float64]:
         """Share of the unflagged rows on which each feature is active."""
         return self.count_F / max(self.rows, 1)
+
+
+def statistics_table(statistics: Statistics) -> pa.Table:
+    """Return statistics as a table, one row a feature.
+
+    Columns: feature, count (active rows), max, mean (over all unflagged rows), frequency (active share of these);
+    mean_active, mean_square_active, std_active (over active rows, as a population); histogram (active rows in each of
+    the 64 bins of `histogram`).
+    """
+    edges = np.arange(len(statistics.histogram_FB) + 1, dtype=np.int32) * BINS
+    return pa.table(
+        {
+            "feature": pa.array(range(len(statistics.count_F)), pa.int32()),
+            "count": statistics.count_F,
+            "max": statistics.max_F,
+            "mean": statistics.mean_F,
+            "mean_active": statistics.mean_active_F,
+            "mean_square_active": statistics.mean_square_active_F,
+            "std_active": statistics.std_active_F,
+            "frequency": statistics.frequency_F,
+            "histogram": pa.ListArray.from_arrays(pa.array(edges), pa.array(statistics.histogram_FB.reshape(-1))),
+        }
+    )

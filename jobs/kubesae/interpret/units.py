@@ -20,23 +20,29 @@ from kubesae.parallel import in_order
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kubesae.features import CodesFile, Source
     from kubesae.interpret.statistics import Statistics
-    from kubesae.interpret.stored import Source
     from kubesae.ledger import Plan
     from kubesae.shards import BlockRef
     from kubesae.store import Store
 
 UNIT_ROWS = 1 << 20
 MOST_UNITS = 1024
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Blocks that are encoded one after the other, and the key of their statistics."""
+    """Blocks that are encoded one after the other: their number among all, and the key of their statistics."""
 
+    number: int
     refs: tuple[BlockRef, ...]
     key: str
+
+    @property
+    def first_row(self) -> int:
+        """Global row of the first one."""
+        return self.refs[0].row
 
     @property
     def rows(self) -> int:
@@ -59,11 +65,13 @@ def _unit(number: int, refs: tuple[BlockRef, ...], source: Source) -> Unit:
         "source": source.model_dump(mode="json", include={"identity", "sae_sha256", "layer", "top_k", "samples"}),
         "blocks": [[ref.tar, ref.offset, ref.bytes, ref.row, ref.rows] for ref in refs],
     }
-    return Unit(refs, keys.interpretation_unit(source.sae, number, sha256_hex(canonical_json(made_of))[:12]))
+    return Unit(number, refs, keys.interpretation_unit(source.sae, number, sha256_hex(canonical_json(made_of))[:12]))
 
 
-def merged(output: Store, units: Sequence[Unit], source: Source, features: int) -> Statistics | None:
-    """Return the statistics of all units; None where one is not there.
+def merged(
+    output: Store, units: Sequence[Unit], source: Source, features: int
+) -> tuple[Statistics, list[CodesFile]] | None:
+    """Return the statistics of all units, and the files of their codes; None where one is not there.
 
     Raises:
         DamagedError: an object does not hold statistics.
@@ -72,17 +80,19 @@ def merged(output: Store, units: Sequence[Unit], source: Source, features: int) 
     if not {unit.key for unit in units} <= stored_units(output, source):
         return None
     total: Statistics | None = None
+    files: list[CodesFile] = []
     names = [unit.key for unit in units]
     try:
         for key, data in zip(names, in_order(output.read, names, 1, ahead=1), strict=True):
-            one = from_bytes(data, features, source.top_k, source.samples, output.url_of(key))
+            one, codes = from_bytes(data, features, source.top_k, source.samples, output.url_of(key))
+            files.append(codes)
             if total is None:
                 total = one
             else:
                 total.merge(one)
     except MissingError:  # another worker has merged them, and removed them
         return None
-    return total
+    return None if total is None else (total, files)
 
 
 def stored_units(output: Store, source: Source) -> set[str]:

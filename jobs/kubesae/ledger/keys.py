@@ -219,6 +219,16 @@ def interpretation_units(name: str) -> str:
     return f"interpret/{name}/units/"
 
 
+def interpretation_codes(name: str) -> str:
+    """Folder of the sparse-code cache of an SAE."""
+    return f"interpret/{name}/codes/"
+
+
+def interpretation_code(name: str, index: int, sha12: str) -> str:
+    """Sparse codes of one unit of the data, named by their content."""
+    return f"{interpretation_codes(name)}unit-{index:06d}.{sha12}.safetensors"
+
+
 def interpretation_unit(name: str, index: int, sha12: str) -> str:
     """Statistics of one unit of the data, named by what they are made of."""
     return f"{interpretation_units(name)}unit-{index:06d}.{sha12}.npz"

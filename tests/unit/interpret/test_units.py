@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kubesae.interpret.stored import Source
+from kubesae.features import Source
 from kubesae.interpret.units import cut
 from kubesae.ledger import Plan
 from kubesae.shards import BlockRef, read_index

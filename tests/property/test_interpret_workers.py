@@ -44,10 +44,10 @@ def collected() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def alone(collected: Path) -> dict[str, bytes]:
-    """What one worker leaves, that makes units of whole shards."""
+    """What one worker leaves that is not interrupted."""
     with tempfile.TemporaryDirectory() as folder:
         output = with_sae(collected, folder)
-        interpret(open_store(str(collected)), output, None, SETTINGS)
+        assert work(str(collected), folder, 0, 1)
         return left(output)
 
 
@@ -63,7 +63,7 @@ def left(output: Store) -> dict[str, bytes]:
 @st.composite
 def schedules(draw: st.DrawFn) -> tuple[int, list[Run], str]:
     of = draw(st.integers(1, 7))
-    killed = st.tuples(st.integers(0, of - 1), st.integers(1, 6))
+    killed = st.tuples(st.integers(0, of - 1), st.integers(1, 14))
     whole = st.permutations(range(of)).map(lambda order: [(index, None) for index in order])
     method = draw(st.sampled_from(["create", "put", "delete"]))
     return of, [*draw(st.lists(killed, max_size=5)), *draw(whole)], method
@@ -86,14 +86,23 @@ def test_the_bytes_are_those_of_one_worker(
         assert left(output) == alone
 
 
+def test_larger_units_give_the_same_tables(collected: Path, alone: dict[str, bytes], tmp_path: Path) -> None:
+    output = with_sae(collected, str(tmp_path / "out"))
+    interpret(open_store(str(collected)), output, None, SETTINGS)
+    assert len(output.list("interpret/small/codes/")) == 2
+    tables = {key for key in alone if key.endswith(".parquet")}
+    assert len(tables) == 3
+    assert {key: output.read(key) for key in tables} == {key: alone[key] for key in tables}
+
+
 def test_a_worker_that_goes_on_encodes_only_what_is_missing(
     collected: Path, alone: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = with_sae(collected, str(tmp_path / "out"))
     with pytest.MonkeyPatch.context() as killed, suppress(CrashError):
-        at_call(killed, LocalStore, "create", 4, crash)
+        at_call(killed, LocalStore, "create", 8, crash)
         work(str(collected), output.url, 0, 1)
-    assert len(output.list("interpret/small/units/")) == 4
+    assert len(output.list("interpret/small/units/")) == len(output.list("interpret/small/codes/")) == 4
     encoded: list[int] = []
     monkeypatch.setattr(
         "kubesae.interpret.run.read_block",
@@ -110,7 +119,7 @@ def test_units_of_other_settings_are_left_alone(collected: Path, alone: dict[str
     assert interpret_share(open_store(str(collected)), output, None, more, 0, 2, unit_rows=UNIT_ROWS) is None
     theirs = set(output.list("interpret/small/units/"))
     assert len(theirs) == 3
-    interpret(open_store(str(collected)), output, None, SETTINGS)
+    assert work(str(collected), output.url, 0, 1)
     assert set(output.list("interpret/small/units/")) == theirs
     for key in theirs:
         output.delete(key)

@@ -24,11 +24,13 @@ from kubesae.experiment import sha256_hex
 from kubesae.features import CodeCache, Codes, CodesBuilder, CodesFile, Source, Stored, read_stored, write_stored
 from kubesae.interpret.contexts import examples_table
 from kubesae.interpret.kept import Entries
+from kubesae.interpret.positions import BINS as POSITION_BINS
+from kubesae.interpret.positions import count_positions
 from kubesae.interpret.samples import samples_table
 from kubesae.interpret.state import to_bytes
 from kubesae.interpret.statistics import Statistics, statistics_table
 from kubesae.interpret.units import UNIT_ROWS, cut, merged, stored_units
-from kubesae.interpret.windows import alone, with_activations
+from kubesae.interpret.windows import Windows, alone
 from kubesae.ledger import Plan, keys, require_identity, share_of
 from kubesae.parallel import in_order
 from kubesae.sae.named import NamedSae, open_named
@@ -70,7 +72,7 @@ class Interpreter:
         """Return the `count` most active rows of one feature; fewer where it is active on fewer.
 
         More than are stored are found in the sparse-code cache. Columns as in `contexts.examples_table` and
-        `windows.with_activations`.
+        `windows.Windows`.
 
         Raises:
             ConfigError: there is no such feature.
@@ -91,7 +93,9 @@ class Interpreter:
         entries = Entries(np.zeros(len(best), np.int64), np.arange(len(best)), value_N[best], row_N[best])
         width = info.source.context_tokens
         table = examples_table(self.data, self.manifest, Plan.of(self.identity), entries, width)
-        table = with_activations(table, [alone(row_N, value_N, info.source.rows)])
+        windows = Windows([table])
+        windows.fill(alone(row_N, value_N, info.source.rows))
+        (table,) = windows.tables()
         number = table.schema.get_field_index("feature")
         return table.set_column(number, "feature", pa.array(np.full(len(table), feature, np.int32)))
 
@@ -167,13 +171,12 @@ def _tables(
     """Everything that is stored of the statistics, by its name."""
     examples = examples_table(data, manifest, plan, statistics.top.entries(), width)
     samples = samples_table(data, manifest, plan, statistics, width)
-    both = with_activations(pa.concat_tables([examples, samples.select(examples.schema.names)]), cache.files())
-    activations = both["activations"].combine_chunks()
-    return {
-        "statistics": statistics_table(statistics),
-        "examples": examples.append_column("activations", activations[: len(examples)]),
-        "samples": samples.append_column("activations", activations[len(examples) :]),
-    }
+    windows, positions_FP = Windows([examples, samples]), np.zeros((cache.features, POSITION_BINS), np.int64)
+    for codes in cache.files():
+        windows.fill(codes)
+        positions_FP += count_positions(codes, plan)
+    examples, samples = windows.tables()
+    return {"statistics": statistics_table(statistics, positions_FP), "examples": examples, "samples": samples}
 
 
 def _source(identity: DataIdentity, named: NamedSae, refs: Sequence[BlockRef], settings: Interpret) -> Source:

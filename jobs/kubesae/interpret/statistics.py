@@ -170,14 +170,13 @@ class Statistics:
         return self.count_F / max(self.rows, 1)
 
 
-def statistics_table(statistics: Statistics) -> pa.Table:
-    """Return statistics as a table, one row a feature.
+def statistics_table(statistics: Statistics, positions_FP: npt.NDArray[np.int64]) -> pa.Table:
+    """Return statistics, and counts by place in the context, as a table, one row a feature.
 
     Columns: feature, count (active rows), max, mean (over all unflagged rows), frequency (active share of these);
     mean_active, mean_square_active, std_active (over active rows, as a population); histogram (active rows in each of
-    the 64 bins of `histogram`).
+    the 64 bins of `histogram`); positions (active rows in each of the 16 bins of `positions`).
     """
-    edges = np.arange(len(statistics.histogram_FB) + 1, dtype=np.int32) * BINS
     return pa.table(
         {
             "feature": pa.array(range(len(statistics.count_F)), pa.int32()),
@@ -188,6 +187,13 @@ def statistics_table(statistics: Statistics) -> pa.Table:
             "mean_square_active": statistics.mean_square_active_F,
             "std_active": statistics.std_active_F,
             "frequency": statistics.frequency_F,
-            "histogram": pa.ListArray.from_arrays(pa.array(edges), pa.array(statistics.histogram_FB.reshape(-1))),
+            "histogram": _lists(statistics.histogram_FB),
+            "positions": _lists(positions_FP),
         }
     )
+
+
+def _lists(count_FB: npt.NDArray[np.int64]) -> pa.ListArray:
+    features, bins_each = count_FB.shape
+    edges = np.arange(features + 1, dtype=np.int32) * bins_each
+    return pa.ListArray.from_arrays(pa.array(edges), pa.array(count_FB.reshape(-1)))

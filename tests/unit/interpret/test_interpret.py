@@ -15,9 +15,11 @@ from kubesae.cli.main import group
 from kubesae.corpus import read_shard_tokens, require_manifest
 from kubesae.errors import ConfigError
 from kubesae.experiment import Interpret, canonical_json
+from kubesae.features import CodesFile
 from kubesae.interpret import interpret, scan
 from kubesae.interpret.histogram import BINS, bins
 from kubesae.interpret.kept import by_hash
+from kubesae.interpret.populations import populations_table
 from kubesae.interpret.state import to_bytes
 from kubesae.ledger import Plan
 from kubesae.sae.named import open_named
@@ -132,6 +134,52 @@ def test_samples_are_random_rows_and_some_of_each_decile(small, everything):
             ]
 
 
+def test_the_cache_holds_every_activation(small, everything):
+    store, _ = small
+    f, flags = everything
+    stored = interpret(store, store, None, SETTINGS).stored
+    cache = stored.cache(store)
+    found = np.zeros_like(f)
+    for codes in cache.files():
+        rows = codes.first_row + codes.row_N.astype(np.int64)
+        found[rows, codes.features_N()] = codes.value_N
+        assert (codes.value_N > 0).all()
+        assert codes.kept_R.tolist() == (flags[codes.first_row :][: len(codes.kept_R)] == 0).tolist()
+    assert ((found > 0) == (f > 0)).all()
+    np.testing.assert_allclose(found, f, rtol=1e-5, atol=1e-6)
+    for feature in range(D_SAE):
+        rows, values = cache.of(feature)
+        assert rows.tolist() == np.flatnonzero(found[:, feature]).tolist()
+        assert values.tolist() == found[rows, feature].tolist()
+    for table in (stored.examples, stored.samples):
+        for row in table.to_pylist():
+            begin = row["row"] - len(row["before"])
+            assert row["activations"] == found[begin : row["row"] + 1 + len(row["after"]), row["feature"]].tolist()
+            assert row["activations"][len(row["before"])] == row["activation"]
+
+
+def test_positions_are_counted_by_octave(small, everything):
+    store, identity = small
+    f, _ = everything
+    stored = interpret(store, store, None, SETTINGS).stored
+    plan = Plan.of(identity)
+    octave = [(plan.locate(row)[1] % 16 + 1).bit_length() - 1 for row in range(len(f))]
+    expected = [[int(((f[:, i] > 0) & (np.array(octave) == b)).sum()) for b in range(16)] for i in range(D_SAE)]
+    assert stored.statistics["positions"].to_pylist() == expected
+
+
+def test_populations_are_corpora(small, everything):
+    store, identity = small
+    f, flags = everything
+    manifest, cache = require_manifest(store), interpret(store, store, None, SETTINGS).stored.cache(store)
+    table = populations_table(store, manifest, Plan.of(identity), cache).to_pylist()
+    assert [row["feature"] for row in table] == list(range(D_SAE))
+    for row in table:
+        active = f[f[:, row["feature"]] > 0, row["feature"]]
+        assert (row["population"], row["rows"], row["count"]) == ("planted", (flags == 0).sum(), len(active))
+        assert row["mean_active"] == pytest.approx(active.mean() if len(active) else 0, rel=1e-5)
+
+
 def test_every_column_is_in_the_contract(small):
     store, _ = small
     stored = interpret(store, store, None, SETTINGS).stored
@@ -163,16 +211,19 @@ def test_the_same_pass_writes_the_same_bytes(small):
     store, _ = small
     interpret(store, store, "small", SETTINGS)
     before = {key: store.read(key) for key in store.list("interpret/")}
-    assert sorted(before) == [
+    assert sorted(key for key in before if not key.startswith("interpret/small/codes/")) == [
         f"interpret/small/{name}"
         for name in ("examples.parquet", "interpret.json", "samples.parquet", "statistics.parquet")
     ]
+    assert len(before) == 4 + 2  # a unit for each shard
     store.delete("interpret/small/interpret.json")
     interpret(store, store, "small", SETTINGS)
     assert {key: store.read(key) for key in store.list("interpret/")} == before
 
 
-@pytest.mark.parametrize("change", ["another SAE", "more rows kept", "more samples", "a half replaced file"])
+@pytest.mark.parametrize(
+    "change", ["another SAE", "more rows kept", "more samples", "a half replaced file", "codes that are gone"]
+)
 def test_what_was_made_from_something_else_is_made_anew(small, change):
     store, _ = small
     before = interpret(store, store, "small", SETTINGS).stored
@@ -183,10 +234,13 @@ def test_what_was_made_from_something_else_is_made_anew(small, change):
         settings = SETTINGS.model_copy(update={"top_k": 7})
     elif change == "more samples":
         settings = SETTINGS.model_copy(update={"samples": 6})
+    elif change == "codes that are gone":
+        store.delete(before.info.codes[1].key)
     else:
         store.put("interpret/small/examples.parquet", store.read("interpret/small/statistics.parquet"))
     after = interpret(store, store, "small", settings).stored
-    assert (after.info == before.info) == (change == "a half replaced file")
+    assert (after.info == before.info) == (change in {"a half replaced file", "codes that are gone"})
+    assert {file.key for file in after.info.codes} <= set(store.list("interpret/small/codes/"))
     assert len(after.examples) > 0
     assert "activation" in after.examples.column_names
 
@@ -194,13 +248,14 @@ def test_what_was_made_from_something_else_is_made_anew(small, change):
 def test_an_interpretation_of_the_older_format_is_made_anew(small):
     store, _ = small
     before = interpret(store, store, "small", SETTINGS).stored
-    document = json.loads(store.read("interpret/small/interpret.json")) | {"format": 1}
-    del document["source"]["samples"], document["samples_sha256"]
+    document = json.loads(store.read("interpret/small/interpret.json")) | {"format": 2}
+    del document["codes"]
     store.put("interpret/small/interpret.json", canonical_json(document))
-    store.delete("interpret/small/samples.parquet")
+    for key in store.list("interpret/small/codes/"):
+        store.delete(key)
     after = interpret(store, store, "small", SETTINGS).stored
     assert after.info == before.info
-    assert store.exists("interpret/small/samples.parquet")
+    assert len(store.list("interpret/small/codes/")) == 2
 
 
 def test_workers_over_parts_of_the_blocks_give_the_bits_of_one(small):
@@ -209,15 +264,18 @@ def test_workers_over_parts_of_the_blocks_give_the_bits_of_one(small):
     merged = scan(store, refs[2::3], sae, 5, 4)
     for first in (0, 1):
         merged.merge(scan(store, refs[first::3], sae, 5, 4))
-    assert to_bytes(merged) == to_bytes(scan(store, refs, sae, 5, 4))
+    file = CodesFile(key="k", first_row=0, rows=1, entries=1, sha256="s")
+    assert to_bytes(merged, file) == to_bytes(scan(store, refs, sae, 5, 4), file)
 
 
-def test_more_examples_than_are_stored_take_a_pass_for_that_feature(small):
+def test_more_examples_than_are_stored_come_from_the_cache(small):
     store, _ = small
     found = interpret(store, store, None, SETTINGS)
+    without_activations(store)
     feature = int(np.argmax(found.stored.statistics["count"].to_numpy()))
     stored, more = found.examples(feature, 6), found.examples(feature, 30)
     assert len(more) == 30
+    assert set(more["feature"].to_pylist()) == {feature}
     assert more.slice(0, 6).to_pylist() == stored.to_pylist()
     assert (np.diff(more["activation"].to_numpy()) <= 0).all()
     active = found.stored.statistics["count"][feature].as_py()

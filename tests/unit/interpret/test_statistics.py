@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kubesae.errors import DamagedError, KubesaeError
+from kubesae.features import CodesFile
 from kubesae.interpret.histogram import BINS, bins, edges, quantiles
 from kubesae.interpret.kept import by_hash
 from kubesae.interpret.state import from_bytes, to_bytes
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 FEATURES = 5
 TOP_K = 3
 SAMPLES = 2
+FILE = CodesFile(key="codes", first_row=0, rows=1, entries=1, sha256="0" * 64)
 # Few different values, so that ties are common, beside any float32 that can be an activation.
 VALUES = st.sampled_from([0.0, 0.5, 1.0, 1.5]) | st.floats(0, 2.0**20, width=32)
 
@@ -32,6 +34,10 @@ def codes(draw: st.DrawFn, most: int = 12) -> npt.NDArray[np.float32]:
     rows = draw(st.integers(1, most))
     values = draw(st.lists(VALUES, min_size=rows * FEATURES, max_size=rows * FEATURES))
     return np.array(values, np.float32).reshape(rows, FEATURES)
+
+
+def as_bytes(statistics: Statistics) -> bytes:
+    return to_bytes(statistics, FILE)
 
 
 def statistics_of(f_NF: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], top_k: int = TOP_K) -> Statistics:
@@ -56,7 +62,7 @@ def test_any_split_in_any_order_gives_the_bits_of_one_pass(f_NF: npt.NDArray[np.
     random.shuffle(rows)
     shares = [np.array(rows[i::workers], np.int64) for i in range(workers)]
     parts = [statistics_of(f_NF, share) for share in shares]
-    assert to_bytes(merged(*parts)) == to_bytes(statistics_of(f_NF, np.arange(len(f_NF))))
+    assert as_bytes(merged(*parts)) == as_bytes(statistics_of(f_NF, np.arange(len(f_NF))))
 
 
 @settings(deadline=None)
@@ -69,7 +75,7 @@ def test_merging_is_associative_and_commutative_to_the_bit(
     all_NF = np.concatenate(parts)
     a, b, c = (statistics_of(all_NF, np.arange(starts[i], starts[i + 1])) for i in range(3))
     left, right, turned = merged(merged(a, b), c), merged(a, merged(b, c)), merged(c, a, b)
-    assert to_bytes(left) == to_bytes(right) == to_bytes(turned)
+    assert as_bytes(left) == as_bytes(right) == as_bytes(turned)
 
 
 @settings(deadline=None)
@@ -132,13 +138,13 @@ def test_the_histogram_counts_active_rows_by_bin(f_NF: npt.NDArray[np.float32]) 
 @settings(deadline=None)
 @given(codes())
 def test_stored_statistics_are_read_to_the_bit(f_NF: npt.NDArray[np.float32]) -> None:
-    data = to_bytes(statistics_of(f_NF, np.arange(len(f_NF))))
-    assert to_bytes(from_bytes(data, FEATURES, TOP_K, SAMPLES, "here")) == data
+    data = as_bytes(statistics_of(f_NF, np.arange(len(f_NF))))
+    assert to_bytes(*from_bytes(data, FEATURES, TOP_K, SAMPLES, "here")) == data
 
 
 @pytest.mark.parametrize("change", ["other sizes", "cut", "a byte"])
 def test_what_does_not_hold_statistics_is_damage(change: str) -> None:
-    data = to_bytes(statistics_of(np.ones((3, FEATURES), np.float32), np.arange(3)))
+    data = as_bytes(statistics_of(np.ones((3, FEATURES), np.float32), np.arange(3)))
     features = FEATURES + (change == "other sizes")
     if change == "cut":
         data = data[: len(data) // 2]
@@ -152,12 +158,12 @@ def test_what_does_not_hold_statistics_is_damage(change: str) -> None:
 def test_entries_that_are_put_aside_are_sorted_in_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(0)
     f_NF = generator.random((3000, FEATURES), np.float32)
-    at_once = to_bytes(statistics_of(f_NF, np.arange(len(f_NF))))
+    at_once = as_bytes(statistics_of(f_NF, np.arange(len(f_NF))))
     monkeypatch.setattr("kubesae.interpret.kept._FEW", 50)
     total = Statistics.zero(FEATURES, TOP_K, SAMPLES)
     for rows in np.split(generator.permutation(len(f_NF)), 100):
         total.merge(statistics_of(f_NF, rows))
-    assert to_bytes(total) == at_once
+    assert as_bytes(total) == at_once
 
 
 def test_a_sample_is_uniform() -> None:

@@ -60,6 +60,12 @@ class Kept:
         orders = np.full(shape, _NO_ORDER)
         return cls(np.zeros(shape, np.float32), np.full(shape, NO_ROW), orders, orders[:, -1].copy())
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that it takes now."""
+        table = self.value_CK.nbytes + self.row_CK.nbytes + self.order_CK.nbytes + self.last_C.nbytes
+        return table + sum(array.nbytes for part in self.aside for array in part)
+
     def add(
         self,
         cell_N: npt.NDArray[np.int64],

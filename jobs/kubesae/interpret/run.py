@@ -20,18 +20,15 @@ import torch
 
 from kubesae.corpus import TokensManifest, Vocabulary, require_manifest
 from kubesae.errors import ConfigError, StoreError
-from kubesae.experiment import sha256_hex
-from kubesae.features import CodeCache, Codes, CodesBuilder, CodesFile, Source, Stored, read_stored, write_stored
+from kubesae.features import CodeCache, CodesBuilder, Source, Stored, read_stored, write_stored
 from kubesae.interpret.contexts import examples_table
 from kubesae.interpret.kept import Entries
-from kubesae.interpret.positions import BINS as POSITION_BINS
-from kubesae.interpret.positions import count_positions
-from kubesae.interpret.samples import samples_table
 from kubesae.interpret.state import to_bytes
-from kubesae.interpret.statistics import Statistics, statistics_table
+from kubesae.interpret.statistics import Statistics
+from kubesae.interpret.storing import store_codes, tables_of
 from kubesae.interpret.units import UNIT_ROWS, cut, merged, stored_units
 from kubesae.interpret.windows import Windows, alone
-from kubesae.ledger import Plan, keys, require_identity, share_of
+from kubesae.ledger import Plan, require_identity, share_of
 from kubesae.parallel import in_order
 from kubesae.sae.named import NamedSae, open_named
 from kubesae.shards import BlockRef, read_block, read_index
@@ -156,27 +153,13 @@ def interpret_share(
             stored = read_stored(output, source)
         else:
             cache = CodeCache(output, found[1], named.sae.config.d_sae)
-            tables = _tables(data, manifest, plan, found[0], cache, source.context_tokens)
+            tables = tables_of(data, manifest, plan, found[0], cache, source.context_tokens)
             stored = write_stored(output, source, found[0].rows, found[0].flagged, tables, found[1])
     if stored is None:
         return None
     for key in stored_units(output, source) & {unit.key for unit in units}:
         output.delete(key)
     return Interpreter(data, output, identity, manifest, named, stored)
-
-
-def _tables(
-    data: Store, manifest: TokensManifest, plan: Plan, statistics: Statistics, cache: CodeCache, width: int
-) -> dict[str, pa.Table]:
-    """Everything that is stored of the statistics, by its name."""
-    examples = examples_table(data, manifest, plan, statistics.top.entries(), width)
-    samples = samples_table(data, manifest, plan, statistics, width)
-    windows, positions_FP = Windows([examples, samples]), np.zeros((cache.features, POSITION_BINS), np.int64)
-    for codes in cache.files():
-        windows.fill(codes)
-        positions_FP += count_positions(codes, plan)
-    examples, samples = windows.tables()
-    return {"statistics": statistics_table(statistics, positions_FP), "examples": examples, "samples": samples}
 
 
 def _source(identity: DataIdentity, named: NamedSae, refs: Sequence[BlockRef], settings: Interpret) -> Source:
@@ -206,17 +189,8 @@ def _encode(data: Store, output: Store, source: Source, units: Sequence[Unit], s
 
         builder = CodesBuilder(unit.first_row, unit.rows, sae.config.d_sae)
         statistics = scan(data, unit.refs, sae, source.top_k, source.samples, codes=builder, progress=further)
-        output.create(unit.key, to_bytes(statistics, _store_codes(output, source.sae, unit, builder.finish())))
+        output.create(unit.key, to_bytes(statistics, store_codes(output, source.sae, unit.number, builder.finish())))
         done += unit.rows
-
-
-def _store_codes(output: Store, sae: str, unit: Unit, codes: Codes) -> CodesFile:
-    """They are named by their content: who encodes the same on another kind of machine does not write over them."""
-    content = codes.to_bytes()
-    sha256 = sha256_hex(content)
-    key = keys.interpretation_code(sae, unit.number, sha256[:12])
-    output.create(key, content)
-    return CodesFile(key=key, first_row=unit.first_row, rows=unit.rows, entries=len(codes.row_N), sha256=sha256)
 
 
 def scan(

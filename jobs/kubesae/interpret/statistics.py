@@ -133,6 +133,12 @@ class Statistics:
             mine.merge(theirs)
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of memory that they take now."""
+        sums = self.sums.words_WF.nbytes + self.squares.words_WF.nbytes + self.histogram_FB.nbytes
+        return sums + self.top.nbytes + self.sample.nbytes + self.strata.nbytes
+
+    @property
     def count_F(self) -> npt.NDArray[np.int64]:
         """Rows on which each feature is active (above 0)."""
         count: npt.NDArray[np.int64] = self.histogram_FB.sum(1)

@@ -14,6 +14,8 @@ from kubesae.cli.options import experiment_options, overrides, resolve
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from kubesae.gc import Garbage
+
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -39,29 +41,38 @@ class Duration(click.ParamType[timedelta]):
 def command(experiment: Path | None, grace: timedelta, dry_run: bool, **flags: Any) -> None:
     """Remove what killed programs left: tars and moments that no record names, open uploads, temporary files.
 
+    And what an interpretation that is whole does not need: units of other settings, codes that it does not name.
+
     Nothing younger than the grace time goes, by the store's own clock, and nothing at all while a record cannot be
     read. A part's tars stay while it has no record, or one that is not right. Do not run it while `kubesae repair`
     runs.
     """
     resolved = resolve(experiment, overrides(flags))
-    from kubesae.gc import collect_garbage, find_garbage  # noqa: PLC0415 - keeps --help fast
+    from kubesae.gc import collect_garbage, find_garbage, find_leftovers  # noqa: PLC0415 - keeps --help fast
     from kubesae.store import open_store  # noqa: PLC0415
 
-    store = open_store(resolved.data)
-    garbage = find_garbage(store, grace)
+    data, output = open_store(resolved.data), open_store(resolved.output_prefix)
+    found = [(data, find_garbage(data, grace)), (output, find_leftovers(output, grace))]
+    for _, garbage in found:
+        _list(garbage)
+    objects = _count(sum(len(garbage.objects) for _, garbage in found), "object")
+    uploads = _count(sum(len(garbage.uploads) for _, garbage in found), "open upload")
+    count = f"{objects} and {uploads}, {sum(garbage.bytes for _, garbage in found):,} bytes"
+    if dry_run:
+        say(f"Would remove {count}; nothing was done")
+        return
+    for store, garbage in found:
+        collect_garbage(store, garbage)
+    say(f"✓ Removed {count}")
+
+
+def _list(garbage: Garbage) -> None:
     for key, info in garbage.objects.items():
         say(f"  {key}: {info.size:,} bytes, written {info.modified:%Y-%m-%d %H:%M:%S}")
     for upload in garbage.uploads:
         say(f"  {upload.key}: open upload, {upload.size:,} bytes, begun {upload.started:%Y-%m-%d %H:%M:%S}")
     if garbage.waiting:
         say(f"{len(garbage.waiting)} tars and moments are left: their parts have no record yet, or one to repair")
-    objects, uploads = _count(len(garbage.objects), "object"), _count(len(garbage.uploads), "open upload")
-    count = f"{objects} and {uploads}, {garbage.bytes:,} bytes"
-    if dry_run:
-        say(f"Would remove {count}; nothing was done")
-        return
-    collect_garbage(store, garbage)
-    say(f"✓ Removed {count}")
 
 
 def _count(number: int, what: str) -> str:

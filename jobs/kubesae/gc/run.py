@@ -10,11 +10,11 @@ commits them; and while its record names what is not there, for then they tell r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from kubesae.errors import DamagedError
+from kubesae.gc.garbage import Garbage
 from kubesae.ledger import keys, orphans, parse_record, record_list, require_identity
 from kubesae.parallel import READERS, in_order
 
@@ -23,28 +23,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from kubesae.ledger import Record
-    from kubesae.store import ObjectInfo, OpenUpload, Store
-
-
-@dataclass(frozen=True)
-class Garbage:
-    """What can go.
-
-    Attributes:
-        objects: orphans and left-over shares, by key.
-        uploads: open uploads.
-        waiting: keys of tars and moments of parts without a record, or with one that is not right: not removed.
-
-    """
-
-    objects: dict[str, ObjectInfo]
-    uploads: list[OpenUpload]
-    waiting: list[str]
-
-    @property
-    def bytes(self) -> int:
-        """How much space it takes."""
-        return sum(info.size for info in self.objects.values()) + sum(upload.size for upload in self.uploads)
+    from kubesae.store import ObjectInfo, Store
 
 
 def find_garbage(store: Store, grace: timedelta) -> Garbage:

@@ -22,6 +22,7 @@ SAE_METADATA = "metadata.json"
 SWEEP = "sae/sweep.json"
 SWEEP_PAGE = "sae/sweep.html"
 INTERPRETED = "interpret.json"
+INTERPRETATIONS = "interpret/"
 
 _RECORD = re.compile(r"activations/ledger/shard-(\d{4,})/part-(\d{6,})\.json", re.ASCII)
 _SEGMENT = re.compile(r"tokens/segments/[a-z0-9-]+/segment-(\d{6,})\.json", re.ASCII)

@@ -1,0 +1,31 @@
+"""What interpretations leave that nobody needs once one is whole: units of other settings, codes it does not list."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kubesae.features import read_info
+from kubesae.gc.garbage import Garbage
+from kubesae.ledger import keys
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from kubesae.store import ObjectInfo, Store
+
+
+def find_leftovers(output: Store, grace: timedelta) -> Garbage:
+    """Find units and codes older than `grace` of SAEs whose interpretation is there and does not name them.
+
+    An SAE without an interpretation is left alone: whoever interprets it goes on from them.
+    """
+    before = output.now() - grace
+    objects = output.list(keys.INTERPRETATIONS)
+    found: dict[str, ObjectInfo] = {}
+    for name in {key.split("/")[1] for key in objects}:
+        info = read_info(output, name)
+        if info is not None:
+            named = {file.key for file in info.codes}
+            folders = (keys.interpretation_units(name), keys.interpretation_codes(name))
+            found |= {key: own for key, own in objects.items() if key.startswith(folders) and key not in named}
+    return Garbage({key: info for key, info in sorted(found.items()) if info.modified < before}, [], [])

@@ -43,7 +43,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undisturbed(
     workers: Workers, inputs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., dict[str, Objects]]:
-    """Give what each program leaves when nothing happens: `prepare`, `collect` and `train`; options are a task's."""
+    """Give what each program leaves when nothing happens: `prepare` to `interpret`; options are a task's."""
     done: dict[str, dict[str, Objects]] = {}
 
     def run(*arguments: object, **options: Any) -> dict[str, Objects]:
@@ -52,7 +52,7 @@ def undisturbed(
             folder = tmp_path_factory.mktemp("undisturbed")
             file = write_experiment(folder / "experiment.yaml", inputs, str(folder / "data"))
             store, runs = open_store(str(folder / "data")), {"data": str(folder / "data")}
-            for program, *more in (("prepare",), ("collect", "--all", *arguments), ("train",)):
+            for program, *more in (("prepare",), ("collect", "--all", *arguments), ("train",), ("interpret",)):
                 worker = workers.start(program, file, *more, **options)
                 assert worker.wait() == 0, worker.output
                 runs[program] = objects(store)
@@ -91,13 +91,19 @@ def scene(
             fill(prefix, runs["prepare"])
         elif data:
             fill(data, runs["collect"])
-        if program == "train":
+        reads = program in {"train", "interpret"}
+        if reads:
             changes["output"] = prefix
+        if program == "interpret":
+            fill(prefix, {key: found for key, found in runs["train"].items() if key.startswith("sae/")})
         file = write_experiment(
-            tmp_path / "experiment.yaml", inputs, (data or runs["data"]) if program == "train" else prefix, **changes
+            tmp_path / "experiment.yaml", inputs, (data or runs["data"]) if reads else prefix, **changes
         )
         command = (program, "--all") if program == "collect" else (program,)
-        return Scene(workers, faults, file, open_store(prefix), command, runs[program])
+        expected = runs[program]
+        if program == "interpret":
+            expected = {key: found for key, found in expected.items() if key.startswith(("sae/", "interpret/"))}
+        return Scene(workers, faults, file, open_store(prefix), command, expected)
 
     yield make
     workers.end()

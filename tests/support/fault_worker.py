@@ -5,8 +5,8 @@ the product knows of it: all that outlives a process passes the `Store` interfac
 after its calls, amid a forward pass, and at each step of training. Every passage is appended to a file that outlives a
 SIGKILL; the test reads there where the process died, and what was in progress.
 
-Points: `in forward`, `tokenise`, `step`, `deletion`; `in part` and `in completion` of an upload in parts; and
-`before X`, `in X`, `after X` of each object X of `_OBJECTS`.
+Points: `in forward`, `tokenise`, `step`, `count` (of codes), `deletion`; `in part` and `in completion` of an upload in
+parts; and `before X`, `in X`, `after X` of each object X of `_OBJECTS`.
 """
 
 from __future__ import annotations
@@ -34,11 +34,13 @@ import kubesae.cli.prepare
 import kubesae.cli.train
 import kubesae.collect.capture
 import kubesae.collect.publish
+import kubesae.interpret.run
 import kubesae.prepare
 import kubesae.train
 import kubesae.train.passes
 from kubesae.cli.main import main
 from kubesae.corpus import Tokenizer
+from kubesae.interpret.statistics import Statistics
 from kubesae.model.resident import ResidentEngine
 from kubesae.store import s3, s3_connection, s3_transfer
 from kubesae.store.local import LocalStore
@@ -71,6 +73,10 @@ _OBJECTS = {
     r"sae/.*/best\.json": "pointer",
     r"sae/.*/metrics/.*": "metrics",
     r"sae/.*/report\.html": "report",
+    r"interpret/.*/codes/.*": "codes",
+    r"interpret/.*/units/.*": "unit",
+    r"interpret/.*/(?:statistics|examples|samples)\.parquet": "table",
+    r"interpret/.*/interpret\.json": "interpretation",
 }
 _PARTS = {"upload_part": "in part", "complete_multipart_upload": "in completion"}
 _MODULE_OF_A_PASS = 31  # of the modules that run in a forward pass: layer 1 is captured, layer 2 is being computed
@@ -140,10 +146,12 @@ def run(task: Task) -> None:
 
 
 def _hurry() -> None:
-    """Make checkpoints come at every step, whatever is being written, and renewed credentials be looked for often."""
+    """Make checkpoints come at every step, units small, and renewed credentials be looked for often."""
     kubesae.train.Limits = functools.partial(kubesae.train.Limits, interval=0.0)  # type: ignore[assignment, misc]
     kubesae.train.passes.Background.busy = False  # type: ignore[assignment, method-assign]
     s3_connection.REFRESH_INTERVAL = 0.5
+    for module in (kubesae.interpret, kubesae.interpret.run):
+        module.interpret_share = functools.partial(module.interpret_share, unit_rows=1024)  # type: ignore[attr-defined]
 
 
 def _change_device() -> None:
@@ -226,7 +234,7 @@ class Trace:
         return delete
 
     def programs(self, pause: float) -> None:
-        """Trace forward passes, tokenisation and steps of training."""
+        """Trace forward passes, tokenisation, steps of training and counting."""
         modules = [0]
 
         def module_done(*_: object) -> None:
@@ -254,6 +262,7 @@ class Trace:
         ResidentEngine.forward = begin(ResidentEngine.forward)  # type: ignore[method-assign]
         Tokenizer.encode = traced(Tokenizer.encode, "tokenise")  # type: ignore[method-assign]
         Learner.step = traced(Learner.step, "step")  # type: ignore[method-assign]
+        Statistics.add = traced(Statistics.add, "count")  # type: ignore[method-assign]
 
 
 def _object(key: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,7 +12,7 @@ from http_faults import Answer, HttpFaults
 from kubesae.ledger import keys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from fault_experiment import Scene
     from s3_server import S3Server
@@ -49,7 +49,11 @@ def start_all(interpret: Scene, of: int, faults: dict[int, Fault]) -> list[int]:
     return [worker.wait() for worker in workers]
 
 
-@pytest.mark.parametrize("point", ENCODING)
+def slow_but(every: Iterable[str], *quick: str) -> list[Any]:
+    return [pytest.param(one, marks=() if one in quick else pytest.mark.slow) for one in every]
+
+
+@pytest.mark.parametrize("point", slow_but(ENCODING, "in codes", "after unit"))
 def test_one_of_three_dies_while_the_others_work(scene: Callable[..., Scene], prefix: str, point: str) -> None:
     interpret = scene("interpret", prefix)
     assert start_all(interpret, WORKERS, {1: Fault(point, 2)}) == [0, -signal.SIGKILL, 0]
@@ -59,7 +63,7 @@ def test_one_of_three_dies_while_the_others_work(scene: Callable[..., Scene], pr
     assert interpret.compare() == []
 
 
-@pytest.mark.parametrize("point", MERGING)
+@pytest.mark.parametrize("point", slow_but(MERGING, "in interpretation", "deletion"))
 def test_whoever_merges_dies(scene: Callable[..., Scene], prefix: str, point: str) -> None:
     interpret = scene("interpret", prefix)
     codes = start_all(interpret, WORKERS, dict.fromkeys(range(WORKERS), Fault(point)))
@@ -100,9 +104,7 @@ ANSWERS = {
 
 
 @pytest.mark.s3
-@pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=() if i < 2 else pytest.mark.slow) for i, k in enumerate(ANSWERS)]
-)
+@pytest.mark.parametrize("kind", slow_but(ANSWERS, "503 on codes", "answer lost after codes"))
 def test_answers_of_a_bad_day(scene: Callable[..., Scene], s3_prefix: str, service: HttpFaults, kind: str) -> None:
     interpret = scene("interpret", s3_prefix)
     answer = ANSWERS[kind]

@@ -200,7 +200,7 @@ def write_for_rivals(store: Store, folder: Path) -> dict[str, str]:
     acts = np.concatenate(blocks)[: whole * identity.context]
     np.save(folder / "acts.npy", acts.reshape(whole, identity.context, -1))
     sae = open_named(store, "random", identity).sae
-    for name in ("saelens", "sparsify"):
+    for name in ("sae-lens", "sparsify"):
         export_sae(sae, name, open_store(str(folder / name)))
     return {"contexts": str(folder / "contexts.npy"), "activations": str(folder / "acts.npy")}
 
@@ -224,7 +224,7 @@ def rate_rows(store: Store, folder: Path) -> None:
             for name in ("interpret_sae_dashboard", "interpret_delphi")
         )
         cache = {"cache": str(folder / "dashboard"), "hook": f"blocks.{LAYER}.hook_resid_post"}
-        cache |= {"model": str(demo_model(say)), "sae": str(folder / "saelens")}
+        cache |= {"model": str(demo_model(say)), "sae": str(folder / "sae-lens")}
         dashboard.ask(do="begin", threads=threads, **cache, **files)
         delphi.ask(do="begin", sae=str(folder / "sparsify"), threads=threads, **files)
         turn = iter(range(ROUNDS + 1))

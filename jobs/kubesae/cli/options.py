@@ -79,8 +79,10 @@ def check_share(index: int | None, of: int | None) -> tuple[int, int]:
     """
     if of is None:
         return 0, 1
-    if index is None or index >= of:
+    if index is None:
         raise ConfigError(f"--of {of} needs --index, from 0 to {of - 1}.")
+    if index >= of:
+        raise ConfigError(f"--index {index} is none of --of {of} workers. Give --index from 0 to {of - 1}.")
     return index, of
 
 

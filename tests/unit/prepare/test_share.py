@@ -116,4 +116,6 @@ def test_the_command_line_says_who_deals(inputs: Path, tmp_path: Path, capsys: p
     assert "Worker 0 of 2 has tokenised its units. Others have not: whoever is last deals" in said[0]
     assert "✓ 3,001 tokens prepared in 3 shards" in said[1]
     assert _run(["prepare", str(file), "--index", "2", "--of", "2"]) == 2
+    assert "--index 2 is none of --of 2 workers. Give --index from 0 to 1" in capsys.readouterr().err
+    assert _run(["prepare", str(file), "--of", "2"]) == 2
     assert "--of 2 needs --index, from 0 to 1" in capsys.readouterr().err

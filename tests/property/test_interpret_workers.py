@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interpreting import SETTINGS, UNIT_ROWS, work
+from interpreting import SETTINGS, work
 from interruptions import CrashError, at_call, crash
 from kubesae.interpret import interpret, interpret_share
 from kubesae.shards import read_block as read
@@ -88,7 +88,8 @@ def test_the_bytes_are_those_of_one_worker(
 
 def test_larger_units_give_the_same_tables(collected: Path, alone: dict[str, bytes], tmp_path: Path) -> None:
     output = with_sae(collected, str(tmp_path / "out"))
-    interpret(open_store(str(collected)), output, None, SETTINGS)
+    larger = SETTINGS.model_copy(update={"unit_tokens": 10_000})
+    interpret(open_store(str(collected)), output, None, larger)
     assert len(output.list("interpret/small/codes/")) == 2
     tables = {key for key in alone if key.endswith(".parquet")}
     assert len(tables) == 3
@@ -116,7 +117,7 @@ def test_a_worker_that_goes_on_encodes_only_what_is_missing(
 def test_units_of_other_settings_are_left_alone(collected: Path, alone: dict[str, bytes], tmp_path: Path) -> None:
     output = with_sae(collected, str(tmp_path / "out"))
     more = SETTINGS.model_copy(update={"top_k": 9})
-    assert interpret_share(open_store(str(collected)), output, None, more, 0, 2, unit_rows=UNIT_ROWS) is None
+    assert interpret_share(open_store(str(collected)), output, None, more, 0, 2) is None
     theirs = set(output.list("interpret/small/units/"))
     assert len(theirs) == 3
     assert work(str(collected), output.url, 0, 1)

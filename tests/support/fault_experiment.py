@@ -37,6 +37,7 @@ VALUES: dict[str, Any] = {
     "chunk": 2_000,
     "pilot": {"tokens": 2_000, "chunk": 1_000},
     "collect": {"threads": 1, "forward_batch": 4},
+    "interpret": {"unit_tokens": 1_024},
     "sae": [{"name": "small", "layer": 2, "d_sae": 48, "batch_size": 512, "epochs": EPOCHS, "lr": 3e-3}],
 }
 UNITS = 6

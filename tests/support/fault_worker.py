@@ -146,12 +146,10 @@ def run(task: Task) -> None:
 
 
 def _hurry() -> None:
-    """Make checkpoints come at every step, units small, and renewed credentials be looked for often."""
+    """Make checkpoints come at every step, whatever is being written, and renewed credentials be looked for often."""
     kubesae.train.Limits = functools.partial(kubesae.train.Limits, interval=0.0)  # type: ignore[assignment, misc]
     kubesae.train.passes.Background.busy = False  # type: ignore[assignment, method-assign]
     s3_connection.REFRESH_INTERVAL = 0.5
-    for module in (kubesae.interpret, kubesae.interpret.run):
-        module.interpret_share = functools.partial(module.interpret_share, unit_rows=1024)  # type: ignore[attr-defined]
 
 
 def _change_device() -> None:

@@ -219,6 +219,10 @@ class Interpret(Section):
     top_k: Positive = Field(20, description="top activating rows kept for each feature")
     samples: Positive = Field(20, description="random active rows kept for each feature")
     context_tokens: Positive = Field(16, description="tokens shown on each side of an activating token")
+    unit_tokens: Positive = Field(
+        1_048_576,
+        description="tokens, at least, that a worker encodes before it stores what it found, in memory until then",
+    )
 
 
 class Experiment(Section):

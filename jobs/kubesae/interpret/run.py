@@ -26,7 +26,7 @@ from kubesae.interpret.kept import Entries
 from kubesae.interpret.state import to_bytes
 from kubesae.interpret.statistics import Statistics
 from kubesae.interpret.storing import store_codes, tables_of
-from kubesae.interpret.units import UNIT_ROWS, cut, merged, stored_units
+from kubesae.interpret.units import cut, merged, stored_units
 from kubesae.interpret.windows import Windows, alone
 from kubesae.ledger import Plan, require_identity, share_of
 from kubesae.parallel import in_order
@@ -132,7 +132,6 @@ def interpret_share(
     index: int,
     of: int,
     progress: Progress = lambda _done, _total: None,
-    unit_rows: int = UNIT_ROWS,
 ) -> Interpreter | None:
     """Encode what is worker `index`'s of `of`; merge if all is encoded. Other arguments and errors as `interpret`.
 
@@ -144,7 +143,7 @@ def interpret_share(
     plan, named = Plan.of(identity), open_named(output, name, identity)
     refs = read_index(data, identity, named.layer)
     source = _source(identity, named, refs, settings)
-    units = cut(refs, plan, source, unit_rows)
+    units = cut(refs, plan, source, settings.unit_tokens)
     stored = read_stored(output, source)
     if stored is None:
         _encode(data, output, source, [units[i] for i in share_of(len(units), index, of)], named.sae, progress)

@@ -1,6 +1,7 @@
 """The pass in units: what one worker encodes between two things that it stores, so that a kill costs at most one.
 
-A unit is a run of parts of one shard, of 2^20 rows at least; more, where there would be over 1024 units otherwise. Its
+A unit is a run of parts of one shard, of `interpret.unit_tokens` rows at least; more, where there would be over 1024
+units otherwise. Its
 statistics are one object, named by all that they are made of, which is there until the interpretation is. Workers share
 the units, never wait, and whoever finds all of them merges: two who do so at once write the same bytes.
 """
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from kubesae.shards import BlockRef
     from kubesae.store import Store
 
-UNIT_ROWS = 1 << 20
 MOST_UNITS = 1024
 _FORMAT = 2
 
@@ -50,7 +50,7 @@ class Unit:
         return sum(ref.rows for ref in self.refs)
 
 
-def cut(refs: Sequence[BlockRef], plan: Plan, source: Source, unit_rows: int = UNIT_ROWS) -> list[Unit]:
+def cut(refs: Sequence[BlockRef], plan: Plan, source: Source, unit_rows: int) -> list[Unit]:
     """Cut blocks, which come in row order, into units of at least `unit_rows` rows where the shard has as many."""
     rows = max(unit_rows, plan.tokens // MOST_UNITS)
     parts = -(-rows // (plan.contexts_per_part * plan.context))

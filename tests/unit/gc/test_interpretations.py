@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from interpreting import SETTINGS, UNIT_ROWS, work
+from interpreting import SETTINGS, work
 from kubesae.cli.main import group
 from kubesae.gc import collect_garbage, find_leftovers
 from kubesae.interpret import interpret_share
@@ -29,7 +29,7 @@ def litter(tmp_path: Path) -> Store:
     store = open_store(str(tmp_path))
     write_small(store)
     write_sae(store)
-    assert interpret_share(store, store, None, MORE, 0, 2, unit_rows=UNIT_ROWS) is None
+    assert interpret_share(store, store, None, MORE, 0, 2) is None
     store.put(CODES, b"other bits")
     return store
 

@@ -10,7 +10,6 @@ any other model.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path  # noqa: TC003 - dataclasses look at it
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from kubesae.errors import ConfigError
 from kubesae.fetch.note import FileNote
 from kubesae.fetch.sources import Source
+from kubesae.model.head import FINAL_NORM, HEAD
 from kubesae.model.source import ModelSource, read_config
 from kubesae.model.weight_files import HEADER_LENGTH, INDEX, WHOLE, layer_of, read_header
 from kubesae.store.disk import disk_errors
@@ -27,11 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 CONFIG = "config.json"
-HEAD = "head.safetensors"
-"""final norm and output head, for who asks for them: no index names it, so nothing loads it unasked"""
 
 _READ = 64 << 20
-_FINAL_NORM = re.compile(r"(?:^|\.)(?:norm|final_layernorm|final_layer_norm|ln_f)\.")
 _DEPTH = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
 
@@ -130,7 +127,7 @@ class TruncatedSource(Source):
         layers = {name: layer_of(name, path) for name in places}
         wanted = {name for name, layer in layers.items() if layer is not None and layer <= self.deepest}
         ours = {name for name, layer in layers.items() if layer is None and _is_one_of(name, outside)}
-        norms = {name for name in ours if _FINAL_NORM.search(name)}
+        norms = {name for name in ours if FINAL_NORM.search(name)}
         head = norms | {name for name, layer in layers.items() if layer is None and name not in ours}
         return wanted | ours, head
 

@@ -174,12 +174,12 @@ class CodesBuilder:
             return
         row, feature, value = (np.concatenate(parts) for parts in zip(*self._waiting, strict=True))
         self._waiting.clear()
-        order = _stable_order(feature)
+        order = stable_order(feature)
         count_F = np.bincount(feature, minlength=self.features)
         self._lots.append((np.concatenate([[0], np.cumsum(count_F)]), row[order], value[order]))
 
 
-def _stable_order(feature_N: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+def stable_order(feature_N: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
     """Order by feature, kept otherwise. numpy sorts 16 bits by counting, which is several times as fast as 32."""
     order: npt.NDArray[np.int64] = np.argsort(feature_N.astype(np.uint16), kind="stable")  # the lower 16 bits
     if len(feature_N) and feature_N.max() >= 1 << 16:

@@ -57,8 +57,8 @@ class Head:
 
         They go through the norm like a residual stream, which gives its gains their say. An RMSNorm divides by the
         length of what it is given, so the length of a direction does not matter (but for the norm's epsilon), and zero
-        stays zero. A LayerNorm takes the mean off as well, and adds its bias; that bias, and the head's, say what the
-        model predicts when it knows nothing, not what the feature adds: the logits of zero are these, and are taken off.
+        stays zero. A LayerNorm takes the mean off as well, and adds its bias. That bias, and the head's, say what the
+        model predicts when it knows nothing, not what the feature adds: they are the logits of zero, and are taken off.
         """
         return self.logits(direction_BD) - self.logits(torch.zeros_like(direction_BD[:1]))
 

@@ -34,6 +34,7 @@ __all__ = [
     "reason",
     "row_statistics",
     "segment_sums",
+    "together",
     "usable",
 ]
 
@@ -154,6 +155,20 @@ def row_statistics(g_FD: Tensor, W_FD: Tensor) -> tuple[Tensor, Tensor]:
     square_F, along_F = torch.empty(rows), torch.empty(rows)
     _in_ranges(rows, lambda a, b: _call("row_stats", g_FD[a:], W_FD[a:], b - a, D, square_F[a:], along_F[a:]))
     return square_F, along_F
+
+
+def together(
+    row_offsets_R1: Tensor, features_N: Tensor, feature_offsets_F1: Tensor, rows_N: Tensor, first: int, count: int
+) -> Tensor:
+    """Return int32 [count, F]: on how many rows each of the features from `first` on is active with each other one.
+
+    The entries of a code both ways: `features_N` int32 by row, `rows_N` int32 by feature, with int64 offsets of each.
+    """
+    F = len(feature_offsets_F1) - 1
+    out_TF = torch.empty(count, F, dtype=torch.int32)
+    code = row_offsets_R1, features_N, feature_offsets_F1, rows_N
+    _in_ranges(count, lambda a, b: _call("together", *code, first + a, b - a, F, out_TF[a:]))
+    return out_TF
 
 
 def adam_step(

@@ -266,4 +266,20 @@ void kubesae_adam(float *__restrict W, const float *__restrict g, float *__restr
     }
 }
 
+// counts[i * F + g] = rows on which both feature `first` + i and g are active, of rows and features in compressed form
+// both ways: the rows of each feature, and the features of each row.
+void kubesae_together(const int64_t *row_offsets, const int32_t *features, const int64_t *feature_offsets,
+                      const int32_t *rows, int64_t first, int64_t count, int64_t F, int32_t *counts) {
+    constexpr int64_t ahead = 8;  // rows of a feature lie anywhere: they are asked for before they are needed
+    for (int64_t f = first; f < first + count; ++f, counts += F) {
+        std::fill(counts, counts + F, 0);
+        const int64_t end = feature_offsets[f + 1];
+        for (int64_t j = feature_offsets[f]; j < end; ++j) {
+            if (j + ahead < end) __builtin_prefetch(features + row_offsets[rows[j + ahead]]);
+            const int64_t stop = row_offsets[rows[j] + 1];
+            for (int64_t i = row_offsets[rows[j]]; i < stop; ++i) ++counts[features[i]];
+        }
+    }
+}
+
 }  // extern "C"

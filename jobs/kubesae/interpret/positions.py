@@ -22,13 +22,13 @@ BINS = 16
 def count_positions(codes: Codes, plan: Plan) -> npt.NDArray[np.int64]:
     """Return how often each feature of `codes`, which are of one shard, is active in each bin, int64 [F, P]."""
     _, start = plan.locate(codes.first_row)
-    bin_R = _bins((start + np.arange(len(codes.kept_R))) % plan.context)
+    bin_R = bins((start + np.arange(len(codes.kept_R))) % plan.context)
     cell_N = codes.features_N().astype(np.int64) * BINS + bin_R[codes.row_N]
     counts: npt.NDArray[np.int64] = np.bincount(cell_N, minlength=codes.features * BINS).reshape(-1, BINS)
     return counts
 
 
-def _bins(place_R: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def bins(place_R: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Bin of each place. The exponent of a float64 is exact for integers below 2^53."""
     octave_R = np.frexp((place_R + 1).astype(np.float64))[1].astype(np.int64) - 1
     return np.minimum(octave_R, BINS - 1)

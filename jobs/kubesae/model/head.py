@@ -134,9 +134,9 @@ def _empty(source: ModelSource) -> Any:
     return model.eval()
 
 
-def _final_norm(model: nn.Module, source: ModelSource) -> nn.Module:
+def _final_norm(model: Any, source: ModelSource) -> nn.Module:
     """Return the norm after all layers: the only module with weights that is called as one, and is in no layer."""
-    found = [
+    found: list[nn.Module] = [
         module
         for name, module in model.named_modules()
         if FINAL_NORM.search(f"{name}.") and not re.search(r"\.\d+\.", name) and any(True for _ in module.parameters())
@@ -146,8 +146,9 @@ def _final_norm(model: nn.Module, source: ModelSource) -> nn.Module:
     return found[0]
 
 
-def _name_of(module: nn.Module, model: nn.Module) -> str:
-    return next(name for name, other in model.named_modules() if other is module)
+def _name_of(module: nn.Module, model: Any) -> str:
+    names: list[str] = [name for name, other in model.named_modules() if other is module]
+    return names[0]
 
 
 def _places(folder: Path) -> dict[str, Path]:

@@ -76,7 +76,7 @@ def sample_rows(files: Iterable[Codes], rows: int, entries: int, features: int, 
 
     """
     most = max(1, min(most, ENTRIES * rows // max(entries, 1)))
-    # A little more than is wanted, because how many rows have a smaller hash is chance; what is too much goes at the end.
+    # A little more than is wanted: how many rows have a smaller hash is chance. What is too much goes at the end.
     bound = min(_HASHES - 1, _HASHES * (most + 8 * int(most**0.5) + 8) // max(rows, 1))
     global_R, number_N, feature_N = np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32)
     for codes in files:
@@ -174,11 +174,10 @@ def _counter(sample: Sample) -> Callable[[int, int], Tensor]:
     """Return what counts, for features from a first one on, the rows that each shares with each other one."""
     if native.compiled() is None:
         return lambda first, count: torch.from_numpy(together(sample, first, count))
-    tensors = [
-        torch.from_numpy(array)
-        for array in (sample.row_offset_R, sample.feature_N, sample.feature_offset_F, sample.row_N)
-    ]
-    return lambda first, count: native.together(*tensors, first, count)
+    row_offset_R, feature_N, feature_offset_F, row_N = map(
+        torch.from_numpy, (sample.row_offset_R, sample.feature_N, sample.feature_offset_F, sample.row_N)
+    )
+    return lambda first, count: native.together(row_offset_R, feature_N, feature_offset_F, row_N, first, count)
 
 
 def together(sample: Sample, first: int, count: int) -> npt.NDArray[np.int32]:

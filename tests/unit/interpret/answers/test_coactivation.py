@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,7 +41,7 @@ def kept_R() -> npt.NDArray[np.bool_]:
 def files(active_RF: npt.NDArray[np.bool_], kept_R: npt.NDArray[np.bool_], edges: tuple[int, ...]) -> list[Codes]:
     """Codes of rows up to each edge; global rows begin at 1000."""
     found = []
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in pairwise(edges):
         feature_N, row_N = np.nonzero((active_RF & kept_R[:, None])[start:stop].T)
         offset_F = np.concatenate([[0], np.cumsum(np.bincount(feature_N, minlength=FEATURES))])
         values = np.ones(len(row_N), np.float32)

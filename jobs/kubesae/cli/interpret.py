@@ -15,19 +15,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from kubesae.features import Answers
     from kubesae.interpret import Interpreter
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
 @click.command("interpret")
-@experiment_options("interpret.context_tokens")
+@experiment_options("model", "interpret.context_tokens")
 @share_options("the pass over the activations")
 @click.option("--sae-name", help="which SAE (default: the experiment's, or the only one there is)")
 @click.option("--all", "everything", is_flag=True, help="all SAEs of the experiment, one after the other")
 @click.option("--statistics", is_flag=True, help="top 20 features by maximum and by frequency (the default)")
 @click.option("--feature-id", type=int, help="show where this feature is most active")
 @click.option("--top-k", type=click.IntRange(1), help="how many rows to show of --feature-id  [default: all stored]")
+@click.option(
+    "--search", metavar="TEXT", help="features whose label, or a token that they are on or raise, has TEXT in it"
+)
 @click.option("--themes", is_flag=True, help="features whose largest activations share a token or bigram")
 @click.option(
     "--max-themes", type=click.IntRange(1), default=10, show_default=True, help="how many of --themes to show"
@@ -41,14 +45,16 @@ def command(
     statistics: bool,
     feature_id: int | None,
     top_k: int | None,
+    search: str | None,
     themes: bool,
     max_themes: int,
     **flags: Any,
 ) -> None:
-    """Feature statistics and top activating contexts.
+    """Feature statistics, top activating contexts, and what each feature means.
 
-    The first call reads the activations once and stores statistics and contexts of every feature; later calls answer
-    from these. More rows of one feature than interpret.top_k come from the sparse-code cache.
+    The first call reads the activations once and stores statistics and contexts of every feature, its label, the tokens
+    that it raises and lowers (where the model is on this machine), its neighbours, and which features are active with
+    it; later calls answer from these. More rows of one feature than interpret.top_k come from the sparse-code cache.
     Killed and started again, the first call goes on where it was. With --index I --of N it encodes units I, I+N, I+2N,
     ... of the data; the worker that finds all of them there merges, and the result is that of one worker.
     """
@@ -58,7 +64,7 @@ def command(
         raise ConfigError("--all is about every SAE, --sae-name and --feature-id about one: leave one of them out.")
     resolved = resolve(experiment, overrides(flags))
     index, of = check_share(index, of)
-    from kubesae.interpret import interpret, interpret_share  # noqa: PLC0415 - keeps --help fast
+    from kubesae.interpret import answer, interpret, interpret_share  # noqa: PLC0415 - keeps --help fast
     from kubesae.ledger import require_identity, sae_names  # noqa: PLC0415
     from kubesae.store import open_store  # noqa: PLC0415
 
@@ -75,16 +81,31 @@ def command(
                 say(f"Worker {index} of {of} has encoded its units. Others have not: whoever is last merges")
                 continue
             found = shared
+        answers = answer(found, resolved, say)
         if feature_id is not None:
-            _show_feature(found, feature_id, top_k)
-        _show(found, statistics=statistics or (feature_id is None and not themes), themes=max_themes if themes else 0)
+            _show_feature(found, answers, feature_id, top_k)
+        if search is not None:
+            _show_found(found, answers, search)
+        asked = feature_id is not None or search is not None or themes
+        _show(found, statistics=statistics or not asked, themes=max_themes if themes else 0)
 
 
-def _show_feature(found: Interpreter, feature: int, top_k: int | None) -> None:
-    from kubesae.interpret import feature_lines  # noqa: PLC0415
+def _show_feature(found: Interpreter, answers: Answers, feature: int, top_k: int | None) -> None:
+    from kubesae.interpret import answer_lines, feature_lines  # noqa: PLC0415
 
+    vocabulary = found.vocabulary
     examples = found.examples(feature, top_k or found.stored.info.source.top_k)
-    for line in feature_lines(found.stored.statistics, examples, feature, found.vocabulary):
+    for line in feature_lines(found.stored.statistics, examples, feature, vocabulary):
+        say(line)
+    if len(examples):
+        for line in answer_lines(answers, feature, vocabulary):
+            say(line)
+
+
+def _show_found(found: Interpreter, answers: Answers, text: str) -> None:
+    from kubesae.interpret import search_lines  # noqa: PLC0415
+
+    for line in search_lines(answers, text, found.vocabulary):
         say(line)
 
 

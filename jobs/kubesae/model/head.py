@@ -23,14 +23,17 @@ from safetensors import safe_open
 from torch import nn
 
 from kubesae.errors import ConfigError
+from kubesae.experiment import is_path
 from kubesae.hub import loading
 from kubesae.memory import memory_for
+from kubesae.model.source import resolve_model
 from kubesae.model.truncate import WEIGHTS_ADVICE, truncate_config
 from kubesae.model.weight_files import INDEX, WHOLE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kubesae.experiment import Experiment
     from kubesae.model.source import ModelSource
 
 HEAD = "head.safetensors"
@@ -102,16 +105,41 @@ def load_head(source: ModelSource, device: torch.device | str = "cpu") -> Head:
     return Head(norm, output)
 
 
+def find_model(experiment: Experiment, revision: str) -> ModelSource:
+    """Find the experiment's model in this revision, on this machine alone: in its folder, or the hub's cache.
+
+    Raises:
+        ConfigError: it is not here, or in another revision; or as `resolve_model`.
+
+    """
+    model = experiment.model
+    if not Path(model).expanduser().is_dir():
+        if is_path(model):
+            raise ConfigError(f"There is no folder {model!r} with a model on this machine")
+        _cached(model, revision)
+        return resolve_model(experiment.model_copy(update={"model_revision": revision}))
+    source = resolve_model(experiment)
+    if source.revision != revision:
+        raise ConfigError(
+            f"{model!r} is revision {source.revision[:12]} here, and the data was collected from {revision[:12]}"
+        )
+    return source
+
+
 def _folder(source: ModelSource) -> Path:
     """Return where the model's files are on this machine."""
     folder = Path(source.path).expanduser()
-    if folder.is_dir():
-        return folder
+    return folder if folder.is_dir() else _cached(source.name, source.revision)
+
+
+def _cached(name: str, revision: str) -> Path:
+    """Return the folder of a hub model in the hub's cache."""
     from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - slow to import
 
-    found = try_to_load_from_cache(source.name, "config.json", revision=source.revision)
+    with loading(f"the config of {name!r} from the hub's cache", WEIGHTS_ADVICE):
+        found = try_to_load_from_cache(name, "config.json", revision=revision)
     if not isinstance(found, str):
-        raise ConfigError(f"The files of {source.name} are not on this machine: `kubesae fetch` brings them")
+        raise ConfigError(f"The files of {name} are not on this machine, at revision {revision[:12]}")
     return Path(found).parent
 
 

@@ -121,7 +121,7 @@ def find_model(experiment: Experiment, revision: str) -> ModelSource:
     source = resolve_model(experiment)
     if source.revision != revision:
         raise ConfigError(
-            f"{model!r} is revision {source.revision[:12]} here, and the data was collected from {revision[:12]}"
+            f"The model is revision {source.revision[:12]} here, and the data was collected from {revision[:12]}"
         )
     return source
 

@@ -191,7 +191,7 @@ def test_dead_and_dense(ids):
     dead, dense = labels(ids, [[], np.arange(ROWS)])
     assert the(dead) == ("dead", "dead", 0.0)
     assert dead["token"] == -1
-    assert not (dead["dense"] or dead["single_token"] or dead["positional"])
+    assert not any(dead[flag] for flag in ("dense", "single_token", "positional"))
     assert dense["dense"]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,6 +186,46 @@ class Vocabulary:
         if self._fast is not None:
             return str(self._fast.decode([int(i) for i in ids], skip_special_tokens=False))
         return "".join(self._tokens.get(int(i), "") for i in ids)
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """Text of each token by itself, as it reads after another one: ` the` keeps its space.
+
+        Bytes that are no whole character are written `\\xe2`. Special tokens are included.
+        """
+        if self._fast is None:
+            return [self._tokens.get(int(i), "") for i in ids]
+        before = next(([i] for i in map(self._fast.token_to_id, ("a", "▁a", "Ġa")) if i is not None), [])
+        wanted = [int(i) for i in ids]
+        start = len(self._fast.decode(before, skip_special_tokens=False))
+        texts = self._fast.decode_batch([[*before, i] for i in wanted], skip_special_tokens=False)
+        return [self._piece(i, text[start:]) for i, text in zip(wanted, texts, strict=True)]
+
+    def _piece(self, token: int, text: str) -> str:
+        """Return a token's text, or its bytes where these are no text."""
+        name = self._fast.id_to_token(token) if "\ufffd" in text else None
+        data = None if name is None else bytes_of_token(name)
+        return text if data is None else data.decode("utf-8", "backslashreplace")
+
+
+def bytes_of_token(name: str) -> bytes | None:
+    """Bytes of a vocabulary's entry, of byte fallback (`<0xE2>`) or of a byte-level one (`âĢ`); None: it is neither."""
+    if match := _BYTE.fullmatch(name):
+        return bytes([int(match[1], 16)])
+    try:
+        return bytes(_BYTE_LEVEL[character] for character in name)
+    except KeyError:
+        return None
+
+
+def _byte_level() -> dict[str, int]:
+    """Characters by which byte-level vocabularies spell bytes: printable ones as they are, others from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
+
+
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>", re.ASCII)
+_BYTE_LEVEL = _byte_level()
 
 
 def check_definition(definition: bytes, store: Store, manifest: TokensManifest) -> bytes:

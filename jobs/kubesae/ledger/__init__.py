@@ -39,7 +39,7 @@ from kubesae.ledger.reports import (
     scope_records,
 )
 from kubesae.ledger.runs import read_run, write_run
-from kubesae.ledger.training import TrainPoint, checkpoint_steps, last_point, read_best
+from kubesae.ledger.training import TrainPoint, checkpoint_steps, last_point, read_best, read_curves
 
 __all__ = [
     "LOST_BYTES",
@@ -79,6 +79,7 @@ __all__ = [
     "phase_complete",
     "planned_records",
     "read_best",
+    "read_curves",
     "read_identity",
     "read_record",
     "read_report",

@@ -215,6 +215,36 @@ def interpretation(name: str, file: str) -> str:
     return f"interpret/{name}/{file}"
 
 
+def page(name: str) -> str:
+    """The page of the features of an SAE, in one file; written last."""
+    return interpretation(name, "index.html")
+
+
+def page_file(name: str, file: str) -> str:
+    """What the page of an SAE reads besides its features, such as `overview.json`."""
+    return interpretation(name, f"page/{file}")
+
+
+def page_features(name: str) -> str:
+    """Folder of what the page shows of each feature."""
+    return interpretation(name, "features/")
+
+
+def page_index(name: str) -> str:
+    """Where each feature lies in the file of all features."""
+    return f"{page_features(name)}index.json.gz"
+
+
+def page_bin(name: str, layer: int, sha12: str) -> str:
+    """What the page shows of each feature, named by its content."""
+    return f"{page_features(name)}layer-{layer:03d}.{sha12}.bin"
+
+
+def reasonings(name: str) -> str:
+    """Folder of the pages of `kubesae reason` about an SAE."""
+    return f"reason/{name}/"
+
+
 def interpretation_units(name: str) -> str:
     """Folder of the statistics of parts of the data, until the interpretation is made of them."""
     return f"interpret/{name}/units/"

@@ -73,6 +73,28 @@ def last_point(output: Store, name: str) -> TrainPoint | None:
         raise DamagedError(f"{where} is no metrics segment ({error}). Delete it: only curves are lost.") from error
 
 
+def read_curves(output: Store, name: str) -> dict[str, list[TrainPoint]]:
+    """Return the points of a training's curves by kind, `step` and `epoch`, ascending; none where nothing was logged.
+
+    What an interrupted attempt and its successor both logged counts once.
+
+    Raises:
+        DamagedError: a segment holds something else.
+
+    """
+    found: dict[str, dict[int, TrainPoint]] = {"step": {}, "epoch": {}}
+    for key in output.list(f"{keys.sae_folder(name)}metrics/"):
+        if not key.endswith(".jsonl"):
+            continue
+        where = output.url_of(key)
+        try:
+            for line in map(json.loads, output.read(key).splitlines()):
+                found[line["kind"]][line["step"]] = _point(line, where)
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedError(f"{where} is no metrics segment ({error!r}). Delete it: only curves are lost.") from error
+    return {kind: [points[step] for step in sorted(points)] for kind, points in found.items()}
+
+
 def _point(values: dict[str, Any], where: str) -> TrainPoint:
     try:
         loss = values["val_loss"] if "val_loss" in values else values["loss"]

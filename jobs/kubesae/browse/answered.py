@@ -1,0 +1,122 @@
+"""The answers about features as the page needs them: looked up by feature, empty where there are none.
+
+F = features.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kubesae.browse.contexts import rounded, short
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from kubesae.browse.contexts import Contexts
+    from kubesae.features import Answers
+
+DENSE, SINGLE_TOKEN, POSITIONAL, DEAD = 1, 2, 4, 8
+"""bits of a feature's flags"""
+DENSE_SHARE = 0.1
+"""a feature that is active on more of the rows than this is dense (docs/contracts.md); where no answers say so"""
+TOKENS = 4
+"""so many of the tokens on which a feature is most active can be searched for"""
+
+
+class Lists:
+    """Columns of lists of a table with a row a feature, in numpy: a slice a feature."""
+
+    def __init__(self, table: pa.Table, *names: str) -> None:
+        """Take the columns `names`, whose lists are equally long in a row."""
+        columns = [table[name].combine_chunks() for name in names]
+        self._offsets = columns[0].offsets.to_numpy()
+        self._values = [column.values.to_numpy() for column in columns]
+
+    def of(self, feature: int) -> list[list[Any]]:
+        """Return the lists of a feature, one a column."""
+        if feature + 1 >= len(self._offsets):
+            return [[] for _ in self._values]
+        here = slice(self._offsets[feature], self._offsets[feature + 1])
+        return [values[here].tolist() for values in self._values]
+
+    def every(self) -> list[npt.NDArray[np.generic]]:
+        """Return the values of all features, one array a column."""
+        return self._values
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """How often features are active on the rows of a corpus."""
+
+    name: str
+    rows: int
+    count_F: npt.NDArray[np.int64]
+    mean_active_F: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Answers by feature."""
+
+    answers: Answers | None
+    flags_F: npt.NDArray[np.int64]
+    populations: tuple[Population, ...]
+
+    @classmethod
+    def of(cls, answers: Answers | None, statistics: pa.Table) -> Answered:
+        """Take in the answers about the features of `statistics`, or None: there are none."""
+        count_F, frequency_F = (statistics[name].to_numpy() for name in ("count", "frequency"))
+        flags_F = np.where(count_F == 0, DEAD, 0)
+        if answers is None:
+            return cls(None, flags_F + DENSE * (frequency_F > DENSE_SHARE), ())
+        for bit, name in ((DENSE, "dense"), (SINGLE_TOKEN, "single_token"), (POSITIONAL, "positional")):
+            flags_F = flags_F + bit * answers.labels[name].to_numpy(zero_copy_only=False).astype(np.int64)
+        return cls(answers, flags_F, tuple(_populations(answers.populations, len(count_F))))
+
+    def label(self, feature: int) -> dict[str, Any]:
+        """Return label, kind and purity of a feature; nothing where there are no answers."""
+        if self.answers is None:
+            return {}
+        labels = self.answers.labels
+        return {
+            "label": labels["label"][feature].as_py(),
+            "kind": labels["kind"][feature].as_py(),
+            "purity": rounded(labels["purity"][feature].as_py()),
+        }
+
+    def in_populations(self, feature: int) -> list[list[Any]]:
+        """Return of each population its name, rows, active rows of the feature, and its mean activation over these."""
+        return [
+            [one.name, one.rows, int(one.count_F[feature]), float(short(one.mean_active_F[feature]))]
+            for one in self.populations
+        ]
+
+
+def _populations(table: pa.Table, features: int) -> list[Population]:
+    names = table["population"].to_numpy(zero_copy_only=False)
+    feature_N, rows_N, count_N, mean_N = (
+        table[name].to_numpy() for name in ("feature", "rows", "count", "mean_active")
+    )
+    found = []
+    for name in sorted(set(names)):
+        here = np.flatnonzero(names == name)
+        count_F, mean_F = np.zeros(features, np.int64), np.zeros(features, np.float32)
+        count_F[feature_N[here]] = count_N[here]
+        mean_F[feature_N[here]] = np.nan_to_num(mean_N[here])
+        found.append(Population(name, int(rows_N[here[0]]), count_F, mean_F))
+    return found
+
+
+def common_tokens(examples: Contexts, features: int) -> list[list[int]]:
+    """Return the tokens on which each feature is most active, the most common one first, TOKENS at most."""
+    token_E = examples.tokens_E().tolist()
+    bounds = examples.offset_F.tolist()
+    return [
+        [token for token, _ in Counter(token_E[bounds[feature] : bounds[feature + 1]]).most_common(TOKENS)]
+        for feature in range(features)
+    ]

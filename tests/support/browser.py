@@ -162,7 +162,9 @@ class Tab:
 
     def texts(self, selector: str) -> list[str]:
         """Return the texts that elements show."""
-        found: list[str] = self.js(f"[...document.querySelectorAll({json.dumps(selector)})].map((one) => one.innerText)")
+        found: list[str] = self.js(
+            f"[...document.querySelectorAll({json.dumps(selector)})].map((one) => one.innerText)"
+        )
         return found
 
     def press(self, *keys: str) -> None:
@@ -191,8 +193,9 @@ class Tab:
 
     def _middle(self, selector: str) -> tuple[float, float]:
         box = self.js(
-            f"(() => {{ const one = document.querySelector({json.dumps(selector)}); one.scrollIntoView({{block: 'nearest'}});"
-            " const {x, y, width, height} = one.getBoundingClientRect(); return [x + width / 2, y + height / 2]; })()"
+            f"(() => {{ const one = document.querySelector({json.dumps(selector)});"
+            " one.scrollIntoView({block: 'nearest'}); const {x, y, width, height} = one.getBoundingClientRect();"
+            " return [x + width / 2, y + height / 2]; })()"
         )
         return box[0], box[1]
 

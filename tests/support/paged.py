@@ -29,6 +29,7 @@ HOSTILE = '<img src=x onerror="alert(1)">'
 BROKEN = "🙂"  # several tokens, none of which is a character
 WIDTH = 16
 CORPORA = {"words": "docs/*.md", "code": "jobs/kubesae/*/*.py"}
+FILES = 10
 _VOCABULARY = 1500
 _TOP, _RANDOM, _PER_DECILE, _RELATED = 20, 20, 2, 20
 _SHA256 = "ab" * 32
@@ -57,9 +58,9 @@ def write_paged(store: Store, features: int = 64, *, answers: bool = True, head:
 
 def read_text() -> Text:
     """Tokenise documents of this repository by a byte-level tokenizer that is trained on them."""
-    found = [(name, path) for name, pattern in CORPORA.items() for path in sorted(ROOT.glob(pattern))[:40]]
+    found = [(name, path) for name, pattern in CORPORA.items() for path in sorted(ROOT.glob(pattern))[:FILES]]
     texts = [path.read_text(encoding="utf-8") for _, path in found]
-    texts[0] = f"{texts[0]}\n{HOSTILE} {BROKEN}\n\t{HOSTILE} {BROKEN}\n" * 30
+    texts[0] = f"{texts[0][:3000]}\n{HOSTILE} {BROKEN}\n\t{HOSTILE} {BROKEN}\n" * 30
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -85,7 +86,10 @@ def _write_about(store: Store, text: Text) -> None:
     request = {"model": "none", "model_revision": None, "corpora": corpora, "tokens": len(text.token_N)}
     request |= {"num_shards": 1, "context": 128, "bos": False, "separator": False, "seed": 0}
     tokenizer = {"sha256": sha256_hex(definition), "size": text.tokenizer.get_vocab_size(), "bos": None, "eos": None}
-    used = [{"name": name, "revision": _SHA256, "pool_contexts": 1, "contexts": 1, "documents": 9, "tokens": 9999} for name in CORPORA]
+    used = [
+        {"name": name, "revision": _SHA256, "pool_contexts": 1, "contexts": 1, "documents": 9, "tokens": 9999}
+        for name in CORPORA
+    ]
     shard = {"tokens": len(text.token_N), "sha256": _SHA256, "documents_sha256": _SHA256}
     manifest = TokensManifest.model_validate(
         {"request": request, "tokenizer": tokenizer | {"special": []}, "corpora": used, "shards": [shard]}
@@ -101,9 +105,15 @@ def _write_about(store: Store, text: Text) -> None:
     }
     store.put(f"{keys.checkpoint_folder(SAE, 200)}{keys.SAE_METADATA}", canonical_json(metadata))
     steps = [{"kind": "step", "step": i, "epoch": 1, "loss": 1 / i, "l0": 8 + 1 / i} for i in range(1, 201)]
-    epochs = [{"kind": "epoch", "step": 100 * i, "epoch": i, "val_loss": 0.4 / i, "l0": 8.0, "fvu": 0.3} for i in (1, 2)]
+    epochs = [
+        {"kind": "epoch", "step": 100 * i, "epoch": i, "val_loss": 0.4 / i, "l0": 8.0, "fvu": 0.3} for i in (1, 2)
+    ]
     store.put(keys.metrics(SAE, 200), b"".join(canonical_json(line) + b"\n" for line in [*steps, *epochs]))
-    evaluation: dict[str, Any] = {"sae_sha256": _SHA256, "fvu": 0.2, "cross_entropy": {"recovered_zero": 0.93, "clean": 3.1, "spliced": 3.2}}
+    evaluation: dict[str, Any] = {
+        "sae_sha256": _SHA256,
+        "fvu": 0.2,
+        "cross_entropy": {"recovered_zero": 0.93, "clean": 3.1, "spliced": 3.2},
+    }
     evaluation["l0_rows"] = {"histogram": {"edges": [6, 7, 8, 9, 10], "counts": [3, 80, 100, 7]}}
     store.put(keys.evaluation(SAE), canonical_json(evaluation))
 
@@ -134,7 +144,16 @@ def _write_interpretation(store: Store, text: Text, features: int) -> Stored:
         top = np.lexsort((row_N, -value_N))[:_TOP]
         examples += [_shown(text, feature, rank, row_N, value_N, i) for rank, i in enumerate(top.tolist(), 1)]
         samples += _sampled(text, feature, row_N, value_N)
-    source = Source(identity=_SHA256, sae=SAE, sae_sha256=_SHA256, layer=LAYER, rows=rows, top_k=_TOP, samples=_RANDOM, context_tokens=WIDTH)
+    source = Source(
+        identity=_SHA256,
+        sae=SAE,
+        sae_sha256=_SHA256,
+        layer=LAYER,
+        rows=rows,
+        top_k=_TOP,
+        samples=_RANDOM,
+        context_tokens=WIDTH,
+    )
     tables = {"statistics": pa.table(columns), "examples": _table(examples), "samples": _table(samples)}
     return write_stored(store, source, rows, 17, tables, [])
 
@@ -160,11 +179,12 @@ def _measures(rows: int) -> dict[str, Any]:
 
 
 def _sampled(text: Text, feature: int, row_N: np.ndarray, value_N: np.ndarray) -> list[dict[str, Any]]:
-    random = np.random.default_rng(feature).permutation(len(row_N)).tolist()
+    order = np.random.default_rng(feature).permutation(len(row_N))
     decile_N = (value_N.argsort().argsort() * 10) // max(len(value_N), 1)
-    chosen = [("random", i) for i in random[:_RANDOM]]
+    chosen = [("random", i) for i in order[:_RANDOM].tolist()]
     for decile in range(10):
-        chosen += [("decile", i) for i in [i for i in random if decile_N[i] == decile][:_PER_DECILE]]
+        of_decile = order[decile_N[order] == decile][:_PER_DECILE]
+        chosen += [("decile", i) for i in of_decile.tolist()]
     return [
         _shown(text, feature, rank, row_N, value_N, i) | {"kind": kind, "decile": int(decile_N[i])}
         for rank, (kind, i) in enumerate(chosen, 1)
@@ -188,7 +208,13 @@ def _shown(text: Text, feature: int, rank: int, row_N: np.ndarray, value_N: np.n
 
 def _table(rows: list[dict[str, Any]]) -> pa.Table:
     tokens, values = pa.list_(pa.uint32()), pa.list_(pa.float32())
-    types = {"feature": pa.int32(), "rank": pa.int32(), "activation": pa.float32(), "row": pa.int64(), "token": pa.uint32()}
+    types = {
+        "feature": pa.int32(),
+        "rank": pa.int32(),
+        "activation": pa.float32(),
+        "row": pa.int64(),
+        "token": pa.uint32(),
+    }
     types |= {"corpus": pa.string(), "document": pa.string(), "offset": pa.int64(), "before": tokens, "after": tokens}
     types |= {"activations": values, "kind": pa.string(), "decile": pa.int8()}
     return pa.Table.from_pylist(rows, pa.schema({name: types[name] for name in rows[0]}))
@@ -204,23 +230,47 @@ def _write_answers(store: Store, text: Text, stored: Stored, *, head: bool) -> N
         token = first.get(feature, -1)
         shown = text.tokenizer.decode([token]) if alive else ""
         kind = ("token", "mixed", "bigram", "position")[feature % 4] if alive else "dead"
-        labels.append({
-            "feature": feature, "label": f"token '{shown}'" if alive else "dead", "kind": kind, "purity": 0.95 if alive else float("nan"),
-            "token": token, "dense": False, "single_token": alive and feature % 4 == 0, "positional": kind == "position",
-        })  # fmt: skip
+        label = f"token '{shown}'" if alive else "dead"
+        purity = 0.95 if alive else float("nan")
+        flags = {"dense": False, "single_token": alive and feature % 4 == 0, "positional": kind == "position"}
+        labels.append({"feature": feature, "label": label, "kind": kind, "purity": purity, "token": token} | flags)
         ids = random.integers(0, _VOCABULARY, (2, _RELATED)).tolist()
         values = np.sort(random.random((2, _RELATED)) * 3).tolist()
         if head:
-            logits.append({"feature": feature, "high_tokens": ids[0], "high_values": values[0][::-1], "low_tokens": ids[1], "low_values": [-v for v in values[1][::-1]]})
+            logits.append(
+                {
+                    "feature": feature,
+                    "high_tokens": ids[0],
+                    "high_values": values[0][::-1],
+                    "low_tokens": ids[1],
+                    "low_values": [-v for v in values[1][::-1]],
+                }
+            )
         others = random.choice(features, min(features, _RELATED), replace=False).tolist()
         cosines = np.sort(random.random(len(others)))[::-1].tolist()
         neighbours.append({"feature": feature, "neighbours": others, "cosines": cosines})
-        coactive.append({"feature": feature, "others": others, "counts": list(range(len(others))), "jaccard": cosines, "npmi": cosines})
+        coactive.append(
+            {
+                "feature": feature,
+                "others": others,
+                "counts": list(range(len(others))),
+                "jaccard": cosines,
+                "npmi": cosines,
+            }
+        )
         for place, name in enumerate(CORPORA):
             rows = len(text.token_N) // 2
             active = count[feature] * (place + 1 + feature % 5) // 12
-            populations.append({"feature": feature, "population": name, "rows": rows, "count": active, "mean_active": 1.5})
-    tables = {"labels": labels, "logits": logits, "neighbours": neighbours, "coactivation": coactive, "populations": populations}
+            populations.append(
+                {"feature": feature, "population": name, "rows": rows, "count": active, "mean_active": 1.5}
+            )
+    tables = {
+        "labels": labels,
+        "logits": logits,
+        "neighbours": neighbours,
+        "coactivation": coactive,
+        "populations": populations,
+    }
     from kubesae.features.answers import SCHEMAS
 
     write_answers(

@@ -114,10 +114,9 @@ def rounded(value: float) -> float | None:
 
 def _places(first_E: npt.NDArray[np.int64], count_E: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return `first`, `first + 1`, ... of each, `count` of them."""
-    places: npt.NDArray[np.int64] = np.arange(count_E.sum()) + np.repeat(
-        first_E - (np.cumsum(count_E) - count_E), count_E
-    )
-    return places
+    within: npt.NDArray[np.int64] = np.arange(int(count_E.sum())) - np.repeat(np.cumsum(count_E) - count_E, count_E)
+    within += np.repeat(first_E, count_E)
+    return within
 
 
 def _flat(column: pa.ChunkedArray) -> npt.NDArray[np.generic]:

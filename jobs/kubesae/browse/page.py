@@ -15,7 +15,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-
 from kubesae.browse.answered import Answered, common_tokens
 from kubesae.browse.contexts import Contexts, Words
 from kubesae.browse.document import document

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from kubesae.browse.answered import Answered
     from kubesae.browse.contexts import Contexts, Words
-    from kubesae.features import Stored
+    from kubesae.features import Answers, Stored
 
 # Rows shown of each group; what is stored may be more. With 33 tokens each, they are most of a feature's bytes.
-TOP, PER_DECILE, RANDOM = 20, 2, 8
+TOP, PER_DECILE, RANDOM = 20, 2, 10
 RELATED = 10
 DECILES = 10
 _NUMBERS = ("count", "max", "mean", "mean_active", "std_active", "frequency")
@@ -38,9 +38,7 @@ class Records:
     record(12845)
     """
 
-    def __init__(
-        self, stored: Stored, answered: Answered, examples: Contexts, samples: Contexts, words: Words
-    ) -> None:
+    def __init__(self, stored: Stored, answered: Answered, examples: Contexts, samples: Contexts, words: Words) -> None:
         """Read the columns of all features once."""
         self._sae, self._answered, self._words = stored.info.source.sae, answered, words
         self._examples, self._samples = examples, samples
@@ -49,10 +47,10 @@ class Records:
         self._numbers = {name: stored.statistics[name].to_numpy() for name in _NUMBERS}
         self._histogram = Lists(stored.statistics, "histogram")
         answers = answered.answers
-        self._high = answers and Lists(answers.logits, "high_tokens", "high_values")
-        self._low = answers and Lists(answers.logits, "low_tokens", "low_values")
-        self._neighbours = answers and Lists(answers.neighbours, "neighbours", "cosines")
-        self._coactive = answers and Lists(answers.coactivation, "others", "jaccard", "npmi", "counts")
+        self._high = _lists(answers, "logits", "high_tokens", "high_values")
+        self._low = _lists(answers, "logits", "low_tokens", "low_values")
+        self._neighbours = _lists(answers, "neighbours", "neighbours", "cosines")
+        self._coactive = _lists(answers, "coactivation", "others", "jaccard", "npmi", "counts")
 
     def __call__(self, feature: int) -> bytes:
         """Return a feature's JSON."""
@@ -121,12 +119,18 @@ class Records:
         return f'{{"quantile_name":"{name}","examples":[{",".join(examples)}]}}'
 
 
+def _lists(answers: Answers | None, table: str, *columns: str) -> Lists | None:
+    return None if answers is None else Lists(getattr(answers, table), *columns)
+
+
 def _related(lists: Lists | None, feature: int) -> list[list[Any]]:
     """Return the first features of a relation, each with its numbers."""
     if lists is None:
         return []
     rows = zip(*(values[:RELATED] for values in lists.of(feature)), strict=True)
-    return [[other, *(rounded(value) if isinstance(value, float) else value for value in rest)] for other, *rest in rows]
+    return [
+        [other, *(rounded(value) if isinstance(value, float) else value for value in rest)] for other, *rest in rows
+    ]
 
 
 def token_ids(answered: Answered, *contexts: Contexts) -> Any:

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from kubesae.features import Stored
 
 
-def table_columns(
-    stored: Stored, answered: Answered, common: Sequence[Sequence[int]], words: Words
-) -> dict[str, Any]:
+def table_columns(stored: Stored, answered: Answered, common: Sequence[Sequence[int]], words: Words) -> dict[str, Any]:
     """Return the columns; each has a value a feature.
 
     Args:

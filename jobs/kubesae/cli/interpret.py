@@ -54,7 +54,9 @@ def command(
 
     The first call reads the activations once and stores statistics and contexts of every feature, its label, the tokens
     that it raises and lowers (where the model is on this machine), its neighbours, and which features are active with
-    it; later calls answer from these. More rows of one feature than interpret.top_k come from the sparse-code cache.
+    it; later calls answer from these. It also writes a page of all features, interpret/NAME/index.html below the output
+    prefix: open it in the bucket, or by `kubesae page`. More rows of one feature than interpret.top_k come from the
+    sparse-code cache.
     Killed and started again, the first call goes on where it was. With --index I --of N it encodes units I, I+N, I+2N,
     ... of the data; the worker that finds all of them there merges, and the result is that of one worker.
     """
@@ -64,7 +66,8 @@ def command(
         raise ConfigError("--all is about every SAE, --sae-name and --feature-id about one: leave one of them out.")
     resolved = resolve(experiment, overrides(flags))
     index, of = check_share(index, of)
-    from kubesae.interpret import answer, interpret, interpret_share  # noqa: PLC0415 - keeps --help fast
+    from kubesae.browse import write_page  # noqa: PLC0415 - keeps --help fast
+    from kubesae.interpret import answer, interpret, interpret_share  # noqa: PLC0415
     from kubesae.ledger import require_identity, sae_names  # noqa: PLC0415
     from kubesae.store import open_store  # noqa: PLC0415
 
@@ -82,12 +85,14 @@ def command(
                 continue
             found = shared
         answers = answer(found, resolved, say)
+        page = write_page(data, output, found.stored)
         if feature_id is not None:
             _show_feature(found, answers, feature_id, top_k)
         if search is not None:
             _show_found(found, answers, search)
         asked = feature_id is not None or search is not None or themes
         _show(found, statistics=statistics or not asked, themes=max_themes if themes else 0)
+        say(f"Page: {page}")
 
 
 def _show_feature(found: Interpreter, answers: Answers, feature: int, top_k: int | None) -> None:

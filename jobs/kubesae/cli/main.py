@@ -47,6 +47,7 @@ COMMANDS = {
     "evaluate": "Measure an SAE: FVU, L0, dead features, CE loss recovered.",
     "compare": "Set all trained SAEs side by side: table, and plot of FVU by L0.",
     "interpret": "Feature statistics and top activating contexts.",
+    "page": "Show the page of an SAE's features in a browser, or write it into one file.",
     "export": "Write an SAE in the format of another library.",
     "import": "Take in an SAE that another library trained.",
     "release": "Let a phase of an experiment in a cluster begin.",

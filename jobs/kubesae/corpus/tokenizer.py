@@ -188,9 +188,9 @@ class Vocabulary:
         return "".join(self._tokens.get(int(i), "") for i in ids)
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """Text of each token by itself, as it reads after another one: ` the` keeps its space.
+        r"""Text of each token by itself, as it reads after another one: ` the` keeps its space.
 
-        Bytes that are no whole character are written `\\xe2`. Special tokens are included.
+        Bytes that are no whole character are written `\xe2`. Special tokens are included.
         """
         if self._fast is None:
             return [self._tokens.get(int(i), "") for i in ids]

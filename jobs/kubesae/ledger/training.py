@@ -91,7 +91,9 @@ def read_curves(output: Store, name: str) -> dict[str, list[TrainPoint]]:
             for line in map(json.loads, output.read(key).splitlines()):
                 found[line["kind"]][line["step"]] = _point(line, where)
         except (ValueError, KeyError, TypeError) as error:
-            raise DamagedError(f"{where} is no metrics segment ({error!r}). Delete it: only curves are lost.") from error
+            raise DamagedError(
+                f"{where} is no metrics segment ({error!r}). Delete it: only curves are lost."
+            ) from error
     return {kind: [points[step] for step in sorted(points)] for kind, points in found.items()}
 
 

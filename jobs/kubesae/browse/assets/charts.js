@@ -3,13 +3,13 @@
 import { el, svg } from "./dom.js";
 import { count, number } from "./text.js";
 
-const WIDTH = 420;
-const HEIGHT = 190;
-const LEFT = 46;
-const RIGHT = 10;
+const WIDTH = 340;
+const HEIGHT = 180;
+const LEFT = 44;
+const RIGHT = 22;
 const TOP = 8;
 const BOTTOM = 36;
-const TICKS = 5;
+const TICKS = 4;
 
 // edges: one more than counts; shown: how the end of a bin is written.
 export function histogram(title, edges, counts, { label = "", shown = number, note = "" } = {}) {

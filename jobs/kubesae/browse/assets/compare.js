@@ -72,12 +72,13 @@ function chooser(table, state, change) {
 }
 
 function columnsOf(table, pair) {
-  const numeric = (name, title, value, shown) => ({ name, title, width: "minmax(78px, 1fr)", value, numeric: true, cell: (i) => shown(value(i)) });
+  const brief = (value) => percent(value, 2);
+  const numeric = (name, title, value, shown) => ({ name, title, width: "minmax(88px, 1fr)", value, numeric: true, cell: (i) => shown(value(i)) });
   return [
     { name: "feature", title: "Feature", width: "84px", numeric: true, value: table.feature, cell: (i) => featureLink(table.feature(i)) },
     { name: "label", title: "Label", width: "minmax(140px, 3fr)", value: (i) => nameOf(table, i).toLowerCase(), cell: (i) => visible(table.label(i)) || tokenChips(table.tokens[i].slice(0, 1)) },
-    numeric("a", "A", pair.a, percent),
-    numeric("b", "B", pair.b, percent),
+    numeric("a", "A", pair.a, brief),
+    numeric("b", "B", pair.b, brief),
     numeric("ratio", "Ratio", pair.ratio, number),
     numeric("mean-a", "Mean A", pair.meanA, number),
     numeric("mean-b", "Mean B", pair.meanB, number),

@@ -36,5 +36,5 @@ function signed(text) {
 
 function origin({ document, corpus, offset, row, is_repeated_datapoint: repeated }) {
   const from = document === null ? "no document" : `${visible(document)} · ${visible(corpus)} · token ${count(offset)}`;
-  return `${from} · row ${count(row)}${repeated ? " · shown above" : ""}`;
+  return `${from} · row ${count(row)}${repeated ? " · shown before" : ""}`;
 }

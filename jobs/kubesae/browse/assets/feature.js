@@ -4,8 +4,10 @@ import { histogram } from "./charts.js";
 import { contextList } from "./contexts.js";
 import { el, replace } from "./dom.js";
 import { flagChips } from "./features.js";
-import { keepSettings, linkToFeature } from "./routes.js";
+import { keepSettings, linkToFeature, parseRoute } from "./routes.js";
 import { count, number, percent, visible, visibleToken } from "./text.js";
+
+const SHORT = { top: "Top", random: "Random" };
 
 export async function featureView(app, { feature, settings }) {
   const [about, found] = await Promise.all([app.source.overview(), app.source.feature(feature)]);
@@ -15,7 +17,7 @@ export async function featureView(app, { feature, settings }) {
   const state = { at: Math.max(0, groups.findIndex(({ name }) => name === settings.get("group"))) };
   const show = (at) => showGroup({ groups, contexts, buttons, state, most: found.act_max }, Math.max(0, Math.min(at, groups.length - 1)));
   const step = (by) => { location.hash = linkToFeature(neighbour(app, feature, by, about.features)); };
-  const names = el("div");
+  const names = el("div", { class: "names" });
   const view = {
     title: `Feature ${feature}`,
     node: el("div", { class: "page" }, titleOf(found, step), el("div", { class: "tiles" }, tilesOf(found)),
@@ -35,17 +37,23 @@ export function groupName(title) {
   return title === "Top activations" ? "top" : title.toLowerCase().replace(" ", "-");
 }
 
-function showGroup({ groups, contexts, buttons, state, most }, at) {
+function showGroup(shown, at) {
+  const { groups, contexts, buttons, state, most } = shown;
   state.at = at;
-  if (at > 0 || new URLSearchParams(location.hash.split("?")[1]).has("group")) keepSettings({ group: groups[at].name });
-  replace(buttons, groups.map(({ quantile_name: title, examples }, i) => el("button", {
-    type: "button", "aria-pressed": String(i === at), disabled: examples.length === 0 && i !== at,
-    click: () => {
-      showGroup({ groups, contexts, buttons, state, most }, i);
-      buttons.children[i].focus();
-    },
-  }, title)));
+  if (at > 0 || parseRoute(location.hash).settings.has("group")) keepSettings({ group: groups[at].name });
+  const focused = buttons.contains(document.activeElement);
+  replace(buttons, groups.flatMap((group, i) => groupButton(group, i, shown)));
+  if (focused) buttons.querySelector("[aria-pressed=true]").focus();
   replace(contexts, contextList(groups[at].examples, most));
+}
+
+function groupButton({ quantile_name: title, examples, name }, i, shown) {
+  const here = i === shown.state.at;
+  const button = el("button", {
+    type: "button", "aria-pressed": String(here), "aria-label": title, "data-group": name,
+    disabled: examples.length === 0 && !here, click: () => showGroup(shown, i),
+  }, SHORT[name] ?? title.replace("Decile ", ""));
+  return name === "decile-10" ? [el("span", { "aria-hidden": "true" }, "Deciles"), button] : [button];
 }
 
 // The next feature of the table as it was shown last, else by number.
@@ -68,7 +76,7 @@ function titleOf(found, step) {
 function tilesOf({ act_max: most, mean, mean_active: active, std_active: spread, activation_frequency: frequency, count: rows }) {
   const known = [
     [number(most, 4), "max activation"], [percent(frequency), "of tokens"], [count(rows), "active tokens"],
-    [number(active), "mean where active"], [number(spread), "deviation there"], [number(mean), "mean over all"],
+    [number(active), "mean if active"], [number(spread), "deviation then"], [number(mean), "mean over all"],
   ];
   return known.map(([value, name]) => el("div", null, el("b", null, value), el("span", null, name)));
 }

@@ -5,6 +5,8 @@ import { el } from "./dom.js";
 import { linkTo } from "./routes.js";
 import { count, number, percent } from "./text.js";
 
+const LEAST_BARS = 9;
+
 export async function overviewView({ source }) {
   const about = await source.overview();
   const charts = [...curves(about), ...spreads(about)].filter((chart) => chart !== null);
@@ -15,8 +17,8 @@ export async function overviewView({ source }) {
       el("p", { class: "soft" }, `${about.run ? `Run ${about.run}, layer` : "Layer"} ${about.layer}: ${count(about.features)} features over ${count(about.rows)} tokens`),
       el("div", { class: "tiles" }, tiles(about).map(([value, name]) => el("div", null, el("b", null, value), el("span", null, name)))),
       about.missing.length ? el("div", { class: "notice" }, "Not shown: ", about.missing.map((one) => el("div", null, one))) : null,
-      el("div", { class: "grid" }, charts, kinds(about)),
-      el("div", { class: "grid" }, hashes(about), corpora(about), settings(about))),
+      el("div", { class: "grid charts" }, charts),
+      el("div", { class: "grid" }, hashes(about), corpora(about), kinds(about), settings(about))),
   };
 }
 
@@ -24,7 +26,7 @@ function tiles({ numbers, features, alive, rows, flagged_rows: flagged }) {
   const known = [
     [count(alive), "features active"],
     [percent((features - alive) / features), "never active"],
-    [number(numbers.l0, 4), "L0: features a token"],
+    [number(numbers.l0, 4), "L0, features a token"],
     [number(numbers.fvu, 4), "FVU, validation"],
     [number(numbers.val_loss, 4), "loss, validation"],
     [number(numbers.ce_recovered, 4), "CE loss recovered"],
@@ -36,17 +38,25 @@ function tiles({ numbers, features, alive, rows, flagged_rows: flagged }) {
 
 function curves({ curves: found }) {
   const loss = found.loss && curveChart("Loss", found.loss, { log: true });
-  const l0 = found.l0 && curveChart("L0 while training", found.l0);
+  const l0 = found.l0 && curveChart("L0", found.l0);
   return [loss, l0];
 }
 
 function spreads({ curves: found }) {
-  const l0 = found.l0_rows && histogram("Tokens by L0", found.l0_rows.edges, found.l0_rows.counts, { label: "active features" });
+  const l0 = found.l0_rows && histogram("Tokens by L0", ...withRoom(found.l0_rows), { label: "active features" });
   const power = (log) => percent(10 ** log);
   const density = found.density && histogram("Features by density", found.density.edges, found.density.counts, {
     label: "share of tokens on which a feature is active", shown: power,
   });
   return [l0, density];
+}
+
+// Empty bars beside the others where these are few: of TopK all tokens have the same L0.
+function withRoom({ edges, counts }) {
+  const more = Math.max(0, Math.ceil((LEAST_BARS - counts.length) / 2));
+  const before = Array.from({ length: Math.min(more, edges[0]) }, (_, i) => edges[0] - Math.min(more, edges[0]) + i);
+  const after = Array.from({ length: more }, (_, i) => edges.at(-1) + 1 + i);
+  return [[...before, ...edges, ...after], [...before.map(() => 0), ...counts, ...after.map(() => 0)]];
 }
 
 function kinds({ kinds: found, features }) {

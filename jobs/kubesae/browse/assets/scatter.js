@@ -7,7 +7,8 @@ import { percent } from "./text.js";
 
 const LEFT = 58;
 const BOTTOM = 44;
-const EDGE = 12;
+const TOP = 12;
+const RIGHT = 24;
 const NEAR = 12;
 
 // points: [{x, y, place}], frequencies; one that is 0 lies on the edge. Returns what draws.
@@ -42,8 +43,8 @@ function drawAll(canvas, points, names, least) {
   pen.scale(ratio, ratio);
   const low = Math.log10(least);
   const place = (value) => (Math.log10(Math.max(value, least)) - low) / -low;
-  const x = (value) => LEFT + place(value) * (width - LEFT - EDGE);
-  const y = (value) => height - BOTTOM - place(value) * (height - BOTTOM - EDGE);
+  const x = (value) => LEFT + place(value) * (width - LEFT - RIGHT);
+  const y = (value) => height - BOTTOM - place(value) * (height - BOTTOM - TOP);
   const colour = (name) => getComputedStyle(canvas).getPropertyValue(name);
   drawAxes(pen, { x, y, low, width, height, names, colour });
   pen.fillStyle = colour("--train");
@@ -58,17 +59,17 @@ function drawAxes(pen, { x, y, low, width, height, names, colour }) {
   pen.strokeStyle = colour("--line");
   pen.fillStyle = colour("--quiet");
   for (const tick of logTicks(low, 0)) {
-    line(pen, x(tick), EDGE, x(tick), height - BOTTOM);
-    line(pen, LEFT, y(tick), width - EDGE, y(tick));
+    line(pen, x(tick), TOP, x(tick), height - BOTTOM);
+    line(pen, LEFT, y(tick), width - RIGHT, y(tick));
     write(pen, percent(tick), x(tick), height - BOTTOM + 15, "center");
     write(pen, percent(tick), LEFT - 6, y(tick) + 4, "right");
   }
   pen.setLineDash([5, 5]);
   line(pen, x(10 ** low), y(10 ** low), x(1), y(1)); // as often in both
   pen.setLineDash([]);
-  write(pen, `frequency in ${names[0]}`, width - EDGE, height - 6, "right");
+  write(pen, `frequency in ${names[0]}`, width - RIGHT, height - 6, "right");
   pen.save();
-  pen.translate(13, EDGE);
+  pen.translate(13, TOP);
   pen.rotate(-Math.PI / 2);
   write(pen, `frequency in ${names[1]}`, 0, 0, "right");
   pen.restore();

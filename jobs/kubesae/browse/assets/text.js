@@ -26,10 +26,9 @@ export function count(value) {
   return value.toLocaleString("en-US");
 }
 
-export function percent(value) {
-  if (value === 0) return "0%";
-  const shown = value * 100;
-  return shown < 0.001 ? `${shown.toExponential(1)}%` : `${Number(shown.toPrecision(3))}%`;
+export function percent(value, digits = 3) {
+  const shown = Number((value * 100).toPrecision(digits));
+  return shown > 0 && shown < 1e-5 ? `${shown.toExponential(0)}%` : `${shown}%`;
 }
 
 // Bytes that are no whole character come as \xe2, a token each or several. Those that make a character together become

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kubesae.browse.contexts import rounded, short
+from kubesae.browse.files import DEAD, DENSE, POSITIONAL, SINGLE_TOKEN
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from kubesae.browse.contexts import Contexts
     from kubesae.features import Answers
 
-DENSE, SINGLE_TOKEN, POSITIONAL, DEAD = 1, 2, 4, 8
-"""bits of a feature's flags"""
 DENSE_SHARE = 0.1
 """a feature that is active on more of the rows than this is dense (docs/contracts.md); where no answers say so"""
 TOKENS = 4

@@ -84,7 +84,8 @@ class Contexts:
 
     def tokens_E(self) -> npt.NDArray[np.int64]:
         """Return the token of each row itself."""
-        return self.token_T[self.start_E[:-1] + self.at_E]
+        tokens: npt.NDArray[np.int64] = self.token_T[self.start_E[:-1] + self.at_E]
+        return tokens
 
     def key(self, row: int) -> bytes:
         """Return what is the same of two rows that show the same tokens."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from kubesae.browse.answered import Answered, common_tokens
 from kubesae.browse.contexts import Contexts, Words
 from kubesae.browse.document import document
+from kubesae.browse.files import OVERVIEW, REASONING, TABLE
 from kubesae.browse.overview import overview
 from kubesae.browse.packing import compact, gzip_json, index_of, write_records
 from kubesae.browse.records import Records, token_ids
@@ -31,8 +32,6 @@ from kubesae.ledger import keys
 if TYPE_CHECKING:
     from kubesae.features import Answers, Stored
     from kubesae.store import Store
-
-OVERVIEW, TABLE, REASONING = "overview.json", "table.json.gz", "reasoning.json"
 
 
 def write_page(data: Store, output: Store, stored: Stored) -> str:

@@ -10,11 +10,9 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any
 
-from kubesae.browse.answered import DEAD, DENSE
 from kubesae.browse.document import document
+from kubesae.browse.files import DEAD, DENSE, OVERVIEW, TABLE
 from kubesae.browse.packing import compact, read_gzip_json
-from kubesae.browse.page import OVERVIEW, TABLE
-from kubesae.browse.table import only
 from kubesae.errors import ConfigError, DamagedError, MissingError
 from kubesae.experiment import parse_json_object
 from kubesae.ledger import keys
@@ -82,7 +80,7 @@ def write_single(output: Store, sae: str, path: Path, features: Sequence[int]) -
         table, packed = _table(output, sae), _packed(output, sae, features)
     except MissingError as error:
         raise DamagedError(f"The page of {sae} is not whole: {error} Run `kubesae interpret` again.") from error
-    embedded = {"overview": overview, "table": only(table, features), "features": packed}
+    embedded = {"overview": overview, "table": _only(table, features), "features": packed}
     try:
         path.write_text(document(compact(embedded)), encoding="utf-8")
     except OSError as error:
@@ -109,3 +107,14 @@ def _packed(output: Store, sae: str, features: Sequence[int]) -> dict[str, str]:
 
     found = in_order(read, features, READERS)
     return {str(feature): base64.b64encode(data).decode() for feature, data in zip(features, found, strict=True)}
+
+
+def _only(table: dict[str, Any], features: Sequence[int]) -> dict[str, Any]:
+    """Return the columns of some features, with their numbers."""
+
+    def chosen(column: Any) -> Any:
+        return [column[feature] for feature in features] if isinstance(column, list) else column
+
+    fewer = {name: chosen(column) for name, column in table.items() if name not in {"features", "populations"}}
+    populations = [{name: chosen(column) for name, column in one.items()} for one in table["populations"]]
+    return fewer | {"features": list(features), "populations": populations}

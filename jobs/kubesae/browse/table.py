@@ -62,14 +62,3 @@ def _labels(answered: Answered) -> dict[str, Any]:
 
 def _rounded(values: npt.NDArray[Any]) -> list[float]:
     return [float(short(value)) for value in values.tolist()]
-
-
-def only(table: dict[str, Any], features: Sequence[int]) -> dict[str, Any]:
-    """Return the columns of some features, with their numbers."""
-
-    def chosen(column: Any) -> Any:
-        return [column[feature] for feature in features] if isinstance(column, list) else column
-
-    fewer = {name: chosen(column) for name, column in table.items() if name not in {"features", "populations"}}
-    populations = [{name: chosen(column) for name, column in one.items()} for one in table["populations"]]
-    return fewer | {"features": list(features), "populations": populations}

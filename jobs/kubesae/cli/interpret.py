@@ -66,7 +66,7 @@ def command(
         raise ConfigError("--all is about every SAE, --sae-name and --feature-id about one: leave one of them out.")
     resolved = resolve(experiment, overrides(flags))
     index, of = check_share(index, of)
-    from kubesae.browse import write_page  # noqa: PLC0415 - keeps --help fast
+    from kubesae.browse.page import write_page  # noqa: PLC0415 - keeps --help fast
     from kubesae.interpret import answer, interpret, interpret_share  # noqa: PLC0415
     from kubesae.ledger import require_identity, sae_names  # noqa: PLC0415
     from kubesae.store import open_store  # noqa: PLC0415

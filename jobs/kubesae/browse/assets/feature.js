@@ -16,7 +16,8 @@ export async function featureView(app, { feature, settings }) {
   const buttons = el("div", { class: "groups", role: "group", "aria-label": "Groups of rows" });
   const state = { at: Math.max(0, groups.findIndex(({ name }) => name === settings.get("group"))) };
   const show = (at) => showGroup({ groups, contexts, buttons, state, most: found.act_max }, Math.max(0, Math.min(at, groups.length - 1)));
-  const step = (by) => { location.hash = linkToFeature(neighbour(app, feature, by, about.features)); };
+  // From where the address is by now: who presses a key fast need not wait for what lies between.
+  const step = (by) => { location.hash = linkToFeature(neighbour(app, parseRoute(location.hash).feature ?? feature, by, about.features)); };
   const names = el("div", { class: "names" });
   const view = {
     title: `Feature ${feature}`,

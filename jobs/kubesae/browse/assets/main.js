@@ -28,7 +28,7 @@ function openApp() {
     opening = null;
     throw error;
   }));
-  return { source, table, tip: parts.tip, order: null };
+  return { source, table, tip: parts.tip, order: source.features ?? null };
 }
 
 async function render() {

@@ -25,6 +25,7 @@ function storedSource() {
 
 function embeddedSource({ overview, table, features }) {
   return {
+    features: table.features,
     overview: async () => overview,
     table: async () => table,
     reasoning: async () => null,

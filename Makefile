@@ -41,10 +41,11 @@ lint: setup ## style, formatting, layers, links between documents
 type: setup ## static types, strictly
 	@$(BIN)/mypy
 
-tools: ## build the programs that the tests run (once, into the cache)
+tools: ## build or install the programs that the tests run (once)
 	@tools/build-server versitygw >/dev/null
 	@tools/build-server toxiproxy >/dev/null
 	@tools/build-server helm >/dev/null
+	@tools/browser >/dev/null || true # those tests say that they were skipped
 
 charts: setup ## make what is generated of the charts: values.schema.json, README.md
 	@$(BIN)/python tools/chart_schema.py

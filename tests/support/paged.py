@@ -29,6 +29,7 @@ HOSTILE = '<img src=x onerror="alert(1)">'
 BROKEN = "🙂"  # several tokens, none of which is a character
 WIDTH = 16
 CORPORA = {"words": "docs/*.md", "code": "jobs/kubesae/*/*.py"}
+CONTEXT = 128
 FILES = 10
 _VOCABULARY = 1500
 _TOP, _RANDOM, _PER_DECILE, _RELATED = 20, 20, 2, 20
@@ -84,7 +85,7 @@ def _write_about(store: Store, text: Text) -> None:
     store.put(keys.TOKENIZER, definition)
     corpora = [{"name": name, "source": name} for name in CORPORA]
     request = {"model": "none", "model_revision": None, "corpora": corpora, "tokens": len(text.token_N)}
-    request |= {"num_shards": 1, "context": 128, "bos": False, "separator": False, "seed": 0}
+    request |= {"num_shards": 1, "context": CONTEXT, "bos": False, "separator": False, "seed": 0}
     tokenizer = {"sha256": sha256_hex(definition), "size": text.tokenizer.get_vocab_size(), "bos": None, "eos": None}
     used = [
         {"name": name, "revision": _SHA256, "pool_contexts": 1, "contexts": 1, "documents": 9, "tokens": 9999}
@@ -136,9 +137,11 @@ def _active(text: Text, features: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def _write_interpretation(store: Store, text: Text, features: int) -> Stored:
     active, rows = _active(text, features), len(text.token_N)
+    octave_N = np.log2(np.arange(rows) % CONTEXT + 1).astype(np.int64)
     columns: dict[str, list[Any]] = {"feature": list(range(features))}
     for name, measure in _measures(rows).items():
         columns[name] = [measure(values) for _, values in active]
+    columns["positions"] = [np.bincount(octave_N[row_N], minlength=16).tolist() for row_N, _ in active]
     examples, samples = [], []
     for feature, (row_N, value_N) in enumerate(active):
         top = np.lexsort((row_N, -value_N))[:_TOP]

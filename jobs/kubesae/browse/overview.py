@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from kubesae.browse.answered import Answered
     from kubesae.corpus import TokensManifest
+    from kubesae.experiment import DataIdentity
     from kubesae.features import Stored
     from kubesae.ledger import TrainPoint
     from kubesae.store import Store
@@ -41,7 +42,7 @@ def overview(
     """Return what `page/overview.json` holds. `made_from`: hash of all that the page was made from."""
     source, answers = stored.info.source, answered.answers
     metadata, evaluation = _metadata(output, source.sae), _evaluation(output, source.sae, source.sae_sha256)
-    curves, run = read_curves(output, source.sae), read_run(data)
+    curves, run, identity = read_curves(output, source.sae), read_run(data), read_identity(data)
     count_F = stored.statistics["count"].to_numpy()
     return {
         "format": FORMAT,
@@ -53,8 +54,8 @@ def overview(
         "alive": int((count_F > 0).sum()),
         "rows": stored.info.rows,
         "flagged_rows": stored.info.flagged_rows,
-        "context_tokens": source.context_tokens,
-        "hashes": list(_hashes(data, manifest, stored)),
+        "context": identity.context if identity else manifest.request.context,
+        "hashes": list(_hashes(identity, manifest, stored)),
         "numbers": _numbers(stored, metadata, evaluation),
         "settings": _settings(metadata),
         "corpora": [one.model_dump(mode="json") for one in manifest.corpora],
@@ -72,8 +73,8 @@ def overview(
     }
 
 
-def _hashes(data: Store, manifest: TokensManifest, stored: Stored) -> Iterator[tuple[str, str]]:
-    source, identity = stored.info.source, read_identity(data)
+def _hashes(identity: DataIdentity | None, manifest: TokensManifest, stored: Stored) -> Iterator[tuple[str, str]]:
+    source = stored.info.source
     if identity is not None:
         yield "model", f"{identity.model} ({identity.model_revision})"
     yield "data identity", source.identity

@@ -240,11 +240,6 @@ def page_bin(name: str, layer: int, sha12: str) -> str:
     return f"{page_features(name)}layer-{layer:03d}.{sha12}.bin"
 
 
-def reasonings(name: str) -> str:
-    """Folder of the pages of `kubesae reason` about an SAE."""
-    return f"reason/{name}/"
-
-
 def interpretation_units(name: str) -> str:
     """Folder of the statistics of parts of the data, until the interpretation is made of them."""
     return f"interpret/{name}/units/"

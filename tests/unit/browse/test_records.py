@@ -137,7 +137,7 @@ def test_numbers_and_answers_are_there(written):
     assert [name for name, *_ in found["populations"]] == ["code", "words"]
     first, counts = found["log_histogram"]["first"], found["log_histogram"]["counts"]
     assert counts == statistics["histogram"][first : first + len(counts)]
-    assert sum(counts) == found["count"]
+    assert sum(counts) == sum(found["positions"]) == found["count"]
 
 
 def test_a_feature_takes_at_most_six_kilobytes_on_average(written):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import huggingface_hub
@@ -193,3 +194,33 @@ def test_a_definition_whose_merges_do_not_come_last_is_read_whole() -> None:
     assert b',"merges":[' in data
     ids = list(range(60, 80))
     assert Vocabulary(data, ids).text(ids) == Vocabulary(_pieces("bytes")).text(ids)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "unigram", "wordpiece", "byte-fallback"])
+def test_pieces_are_what_tokens_are_after_another_one(kind: str) -> None:
+    definition = _pieces(kind)
+    vocabulary, inner = Vocabulary(definition), FastTokenizer.from_str(definition.decode())
+    ids = range(inner.get_vocab_size())
+    pieces = vocabulary.pieces(ids)
+    assert len(pieces) == len(ids)
+    assert not any("\ufffd" in piece for piece in pieces if kind in {"bytes", "byte-fallback"})
+    before = inner.token_to_id("a")
+    if before is None:
+        before = inner.token_to_id("▁a")
+    for number, piece in zip(ids, pieces, strict=True):
+        if "\\x" in piece or before is None:
+            continue
+        both = inner.decode([before, number], skip_special_tokens=False)
+        assert both == inner.decode([before], skip_special_tokens=False) + piece
+
+
+def test_pieces_that_are_no_character_are_their_bytes(folder: str) -> None:
+    tokenizer = Tokenizer.load(folder, None)
+    vocabulary = Vocabulary(tokenizer.definition)
+    text = "naïve 🙂 wörld"
+    (encoded,) = tokenizer.encode([text])
+    pieces = vocabulary.pieces(encoded.ids)
+    assert any(piece.startswith("\\x") for piece in pieces)
+    spelled = re.compile(rb"\\x([0-9a-f]{2})")
+    joined = spelled.sub(lambda found: bytes.fromhex(found[1].decode()), "".join(pieces).encode())
+    assert joined.decode() == text

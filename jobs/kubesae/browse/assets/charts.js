@@ -12,22 +12,23 @@ const BOTTOM = 36;
 const TICKS = 4;
 
 // edges: one more than counts; shown: how the end of a bin is written.
-export function histogram(title, edges, counts, { label = "", shown = number, note = "" } = {}) {
+export function histogram(title, edges, counts, { label = "", shown = number, counted = count } = {}) {
   const [low, high] = [edges[0], edges.at(-1)];
   const x = scale(low, high, LEFT, WIDTH - RIGHT);
-  const ticks = roundTicks(0, Math.max(...counts, 1));
-  const y = scale(0, Math.max(...counts, ticks.at(-1)), HEIGHT - BOTTOM, TOP);
+  const most = Math.max(...counts);
+  const ticks = roundTicks(0, most || 1);
+  const y = scale(0, Math.max(most, ticks.at(-1)), HEIGHT - BOTTOM, TOP);
   const bars = counts.map((value, i) => svg("rect", {
     class: "bar", x: x(edges[i]), y: y(value), width: Math.max(x(edges[i + 1]) - x(edges[i]) - 1, 0.5), height: y(0) - y(value),
-    "data-tip": `${shown(edges[i])} to ${shown(edges[i + 1])}: ${count(value)}`,
+    "data-tip": `${shown(edges[i])} to ${shown(edges[i + 1])}: ${counted(value)}`,
   }));
   const marks = roundTicks(low, high).filter((tick) => tick >= low && tick <= high);
   const axis = marks.map((tick) => below(x(tick), shown(tick)));
-  return figure(title, note, plot(title, yAxis(y, ticks, count), axis, bars, axisLabel(label)));
+  return figure(title, plot(title, yAxis(y, ticks, counted), axis, bars, axisLabel(label)));
 }
 
 // curves: {train: [[x, y]...], validation: [[x, y]...]}, either may be empty.
-export function curveChart(title, curves, { log = false, note = "" } = {}) {
+export function curveChart(title, curves, { log = false } = {}) {
   const named = Object.entries(curves).map(([name, points]) => [name, points.filter(([, value]) => value !== null && (!log || value > 0))]);
   const points = named.flatMap(([, own]) => own);
   if (points.length === 0) return null;
@@ -40,7 +41,7 @@ export function curveChart(title, curves, { log = false, note = "" } = {}) {
   const lines = named.flatMap(([name, own]) => curve(name, own, x, y));
   const axis = roundTicks(0, x.high).filter((tick) => tick <= x.high).map((tick) => below(x(tick), brief(tick)));
   const keys = named.filter(([, own]) => own.length).map(([name]) => el("span", { class: `key ${name}` }, name));
-  return figure(title, note, plot(title, yAxis(y, ticks, brief), axis, lines, axisLabel("step")), keys);
+  return figure(title, plot(title, yAxis(y, ticks, brief), axis, lines, axisLabel("step")), keys);
 }
 
 function curve(name, points, x, y) {
@@ -52,9 +53,8 @@ function curve(name, points, x, y) {
   return [line, ...dots];
 }
 
-function figure(title, note, drawing, keys = []) {
-  return el("section", { class: "card" }, el("h2", null, title, keys.length ? el("small", null, keys) : null),
-    drawing, note ? el("p", { class: "soft" }, note) : null);
+function figure(title, drawing, keys = []) {
+  return el("section", { class: "card" }, el("h2", null, title, keys.length ? el("small", null, keys) : null), drawing);
 }
 
 function plot(title, ...content) {

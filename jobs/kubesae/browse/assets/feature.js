@@ -83,13 +83,24 @@ function tilesOf({ act_max: most, mean, mean_active: active, std_active: spread,
 }
 
 function besides(found, about) {
-  return [spread(found), logits(found, about), populations(found)];
+  return [spread(found), logits(found, about), populations(found), places(found, about)];
 }
 
 function spread({ log_histogram: { first, counts } }) {
   if (counts.length === 0) return null;
   const edges = Array.from({ length: counts.length + 1 }, (_, i) => Math.log2(edgeOf(first + i)));
   return histogram("Activations", edges, counts, { label: "activation", shown: (log) => number(2 ** log) });
+}
+
+// How often it is active at each place of a context: bin b counts places 2^b - 1 to 2^(b + 1) - 2.
+function places({ positions: active }, { rows, context }) {
+  const used = active.filter((_, bin) => 2 ** bin - 1 < context).length;
+  if (used < 2 || active.every((one) => one === 0)) return null;
+  const edges = Array.from({ length: used + 1 }, (_, bin) => bin);
+  const width = (bin) => Math.min(2 ** (bin + 1) - 1, context) - (2 ** bin - 1);
+  const share = active.slice(0, used).map((one, bin) => Math.min(1, one / ((rows / context) * width(bin))));
+  const place = (bin) => String(2 ** bin - 1);
+  return histogram("By place in the context", edges, share, { label: "place, from 0", shown: place, counted: percent });
 }
 
 // Where a bin of half an octave begins.

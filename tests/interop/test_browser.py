@@ -20,7 +20,7 @@ from kubesae.browse import write_single
 from kubesae.browse.page import write_page
 from kubesae.ledger import keys
 from kubesae.store import open_store
-from paged import HOSTILE, SAE, write_paged
+from paged import HOSTILE, SAE, publish, write_paged
 
 pytestmark = pytest.mark.s3
 SHOWN = "document.querySelector('.context') !== null"
@@ -49,17 +49,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def url(s3_server, folder):
     """Give the URL of the page in a bucket whose `interpret/` anybody may read."""
-    bucket = s3_server.new_bucket().removeprefix("s3://")
-    for path in Path(folder.url).rglob("*"):
-        if path.is_file():
-            key = f"some/prefix/{path.relative_to(folder.url)}"
-            kind = {"ContentType": "text/html"} if key.endswith(".html") else {}
-            s3_server.client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes(), **kind)
-    rule = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject"}
-    rule["Resource"] = f"arn:aws:s3:::{bucket}/some/prefix/interpret/*"
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [rule]})
-    s3_server.client.put_bucket_policy(Bucket=bucket, Policy=policy)
-    return f"{s3_server.endpoint}/{bucket}/some/prefix/interpret/{SAE}/index.html"
+    return publish(s3_server, Path(folder.url))
 
 
 @pytest.fixture
@@ -105,7 +95,7 @@ def test_search_narrows_the_table_and_stays_in_the_link(opened):
     tab.wait(SHOWN)
     tab.press("Escape")
     tab.wait("location.hash.startsWith('#/features?q=the')")
-    assert tab.js("document.getElementById('query').value") == "the"
+    tab.wait("document.getElementById('query').value === 'the'")
 
 
 def test_a_number_is_searched_for_too(opened):

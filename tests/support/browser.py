@@ -81,8 +81,8 @@ class Browser(Stoppable):
             self.process.kill()
             self.process.wait()
 
-    def open(self, url: str, *, width: int = 1360, height: int = 860, dark: bool = False) -> Tab:
-        """Open a page in a tab of its own and wait until it shows a view."""
+    def open(self, url: str, *, width: int = 1360, height: int = 860, dark: bool = False, wait: bool = True) -> Tab:
+        """Open a page in a tab of its own and wait until it shows a view; or the blank one, without `wait`."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         tab = Tab(self, self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"])
         self.tabs[tab.session] = tab
@@ -91,7 +91,8 @@ class Browser(Stoppable):
         tab.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         tab.call("Emulation.setEmulatedMedia", features=[scheme])
-        tab.go(url)
+        if wait:
+            tab.go(url)
         return tab
 
     def call(self, method: str, session: str | None = None, **arguments: Any) -> dict[str, Any]:

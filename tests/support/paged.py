@@ -22,6 +22,7 @@ from kubesae.ledger import keys
 
 if TYPE_CHECKING:
     from kubesae.store import Store
+    from s3_server import S3Server
 
 ROOT = Path(__file__).parents[2]
 SAE, LAYER, RUN = "layer-004-topk-64", 4, "paged"
@@ -285,6 +286,21 @@ def _write_answers(store: Store, text: Text, stored: Stored, *, head: bool) -> N
         no_head="" if head else "the model's head was not to be had.",
         coactivation_rows=stored.info.rows,
     )
+
+
+def publish(server: S3Server, folder: Path, sae: str = SAE) -> str:
+    """Put a store's page into a new bucket, of which anybody may read `interpret/`, and return the page's URL."""
+    bucket = server.new_bucket().removeprefix("s3://")
+    for path in sorted((folder / "interpret").rglob("*")):
+        key = f"some/prefix/{path.relative_to(folder)}"
+        if path.is_file() and path.suffix in {".html", ".json", ".gz", ".bin"}:
+            kind = {"ContentType": "text/html"} if key.endswith(".html") else {}
+            server.client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes(), **kind)
+    rule = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject"}
+    rule["Resource"] = f"arn:aws:s3:::{bucket}/some/prefix/interpret/*"
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [rule]})
+    server.client.put_bucket_policy(Bucket=bucket, Policy=policy)
+    return f"{server.endpoint}/{bucket}/some/prefix/interpret/{sae}/index.html"
 
 
 def feature_json(store: Store, feature: int) -> dict[str, Any]:

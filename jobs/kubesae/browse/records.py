@@ -46,7 +46,8 @@ class Records:
         self._decile_E = np.where(random_E, -1, stored.samples["decile"].to_numpy())
         self._numbers = {name: stored.statistics[name].to_numpy() for name in _NUMBERS}
         self._histogram = Lists(stored.statistics, "histogram")
-        self._positions = Lists(stored.statistics, "positions")
+        counted = "positions" in stored.statistics.column_names  # which the first ones of this format did not count
+        self._positions = Lists(stored.statistics, "positions") if counted else None
         answers = answered.answers
         self._high = _lists(answers, "logits", "high_tokens", "high_values")
         self._low = _lists(answers, "logits", "low_tokens", "low_values")
@@ -84,7 +85,7 @@ class Records:
             "flags": int(self._answered.flags_F[feature]),
             "top_values": self._values(self._high, feature),
             "bottom_values": self._values(self._low, feature),
-            "positions": self._positions.of(feature)[0],
+            "positions": self._positions.of(feature)[0] if self._positions else [],
             "neighbours": _related(self._neighbours, feature),
             "coactive": _related(self._coactive, feature),
             "populations": self._answered.in_populations(feature),

@@ -68,12 +68,12 @@ function chooser(table, state, change) {
     table.populations.map(({ name }) => el("option", { value: name, selected: name === state[which] }, visible(name)))));
   return el("div", { class: "tools" }, select("a", "A"), select("b", "B"),
     el("button", { type: "button", click: () => change({ a: state.b, b: state.a }) }, "swap"),
-    el("span", { class: "soft" }, "Ratio: frequency in A over that in B, half a token added to each count."));
+    el("span", { class: "soft" }, "Ratio: frequency in A over that in B, half a token added to each count. On the edges of the plot: never."));
 }
 
 function columnsOf(table, pair) {
   const brief = (value) => percent(value, 2);
-  const numeric = (name, title, value, shown) => ({ name, title, width: "minmax(88px, 1fr)", value, numeric: true, cell: (i) => shown(value(i)) });
+  const numeric = (name, title, value, shown) => ({ name, title, width: "minmax(94px, 1fr)", value, numeric: true, cell: (i) => shown(value(i)) });
   return [
     { name: "feature", title: "Feature", width: "84px", numeric: true, value: table.feature, cell: (i) => featureLink(table.feature(i)) },
     { name: "label", title: "Label", width: "minmax(140px, 3fr)", value: (i) => nameOf(table, i).toLowerCase(), cell: (i) => visible(table.label(i)) || tokenChips(table.tokens[i].slice(0, 1)) },

@@ -51,6 +51,10 @@ function drawAll(canvas, points, names, least) {
   pen.globalAlpha = points.length > 5000 ? 0.35 : 0.6;
   const spots = points.map((point) => ({ x: x(point.x), y: y(point.y), place: point.place }));
   for (const spot of spots) pen.fillRect(spot.x - 1.5, spot.y - 1.5, 3, 3);
+  pen.globalAlpha = 0.6;
+  pen.strokeStyle = colour("--text");
+  pen.setLineDash([5, 5]);
+  line(pen, x(least), y(least), x(1), y(1)); // as often in both
   return spots;
 }
 
@@ -64,9 +68,6 @@ function drawAxes(pen, { x, y, low, width, height, names, colour }) {
     write(pen, percent(tick), x(tick), height - BOTTOM + 15, "center");
     write(pen, percent(tick), LEFT - 6, y(tick) + 4, "right");
   }
-  pen.setLineDash([5, 5]);
-  line(pen, x(10 ** low), y(10 ** low), x(1), y(1)); // as often in both
-  pen.setLineDash([]);
   write(pen, `frequency in ${names[0]}`, width - RIGHT, height - 6, "right");
   pen.save();
   pen.translate(13, TOP);

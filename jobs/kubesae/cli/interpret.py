@@ -92,7 +92,7 @@ def command(
             _show_found(found, answers, search)
         asked = feature_id is not None or search is not None or themes
         _show(found, statistics=statistics or not asked, themes=max_themes if themes else 0)
-        say(f"Page: {page}")
+        say(f"Page: {page}" + ("" if feature_id is None else f"#/feature/{feature_id}"))
 
 
 def _show_feature(found: Interpreter, answers: Answers, feature: int, top_k: int | None) -> None:

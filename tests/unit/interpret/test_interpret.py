@@ -357,7 +357,8 @@ def test_a_worker_whose_peers_are_not_done_says_so(small, capsys):
 def test_a_feature_that_is_never_active_says_so(small, capsys):
     store, _ = small
     shown = run(capsys, "--data", store.url, "--feature-id", str(DEAD))
-    assert shown.endswith("Feature 5: max=0.0000, mean=0.0000, freq=0.0000\nIt is active on no row of this data.\n")
+    assert "Feature 5: max=0.0000, mean=0.0000, freq=0.0000\nIt is active on no row of this data.\n" in shown
+    assert shown.endswith("/interpret/small/index.html#/feature/5\n")
 
 
 def test_top_k_alone_is_a_mistake(small):

@@ -71,8 +71,8 @@ def is_trained(output: Store, name: str) -> bool:
 
 
 def is_interpreted(output: Store, name: str) -> bool:
-    """Whether an SAE is interpreted."""
-    return output.exists(keys.interpretation(name, keys.INTERPRETED))
+    """Whether an SAE is interpreted: its page is written last."""
+    return output.exists(keys.page(name))
 
 
 def sae_name(settings: Sae, layers: Iterable[int], d_model: int) -> str:

@@ -91,5 +91,5 @@ def sae_states(output: Store) -> Iterator[SaeState]:
             fvu=best.fvu if best else None,
             l0=best.l0 if best else None,
             evaluated=keys.evaluation(name) in objects,
-            interpreted=keys.interpretation(name, keys.INTERPRETED) in interpreted,
+            interpreted=keys.page(name) in interpreted,
         )

@@ -124,7 +124,7 @@ def test_saes_show_their_checkpoints(tmp_path: Path) -> None:
     store.put(keys.checkpoint_folder("one", 40) + "sae.safetensors", b"not complete")
     store.put(keys.best("one"), canonical_json(BEST))
     store.put(keys.evaluation("one"), b"{}")
-    store.put(keys.interpretation("one", keys.INTERPRETED), b"{}")
+    store.put(keys.page("one"), b"<html>")
     store.put(keys.sae_config("two"), b"{}")
     store.put(keys.SWEEP, b"{}")
     store.put(keys.SWEEP_PAGE, b"<html>")

@@ -83,7 +83,7 @@ def test_a_run_is_seen_step_by_step_by_one_bucket_that_remembers(data):
         data.put(keys.report(name), b"")
         same_as_the_programs_say(bucket.look(), data)
     for name in ("a", "b"):
-        data.put(keys.interpretation(name, keys.INTERPRETED), b"{}")
+        data.put(keys.page(name), b"<html>")
         same_as_the_programs_say(bucket.look(), data)
     assert bucket.look().complete == set(PHASES) - {"fetch"}
 
@@ -114,7 +114,7 @@ def test_a_training_is_seen_as_far_as_it_is(data, tmp_path):
     trained = SaeProgress("a", trained=True, step=12, point=TrainPoint(20, 2, 0.5, 31.25))
     assert bucket.look().saes[0] == trained
     output.delete(keys.metrics("a", 15))  # nothing more is asked about it
-    output.put(keys.interpretation("a", keys.INTERPRETED), b"{}")
+    output.put(keys.page("a"), b"<html>")
     view = bucket.look()
     assert view.saes[0].interpreted
     assert not {"train", "interpret"} & view.complete

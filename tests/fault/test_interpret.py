@@ -22,7 +22,8 @@ pytestmark = pytest.mark.fault
 WORKERS, MANY = 3, 8
 ENCODING = ("count", "before codes", "in codes", "after codes", "in unit", "after unit")
 MERGING = ("in table", "after table", "in interpretation", "after interpretation", "deletion")
-INTERPRETED = keys.interpretation("small", keys.INTERPRETED)
+ANSWERING = ("in answer", "after answer", "in answers", "after page file", "in page")
+PAGE = keys.page("small")
 
 
 @pytest.mark.parametrize("point", ENCODING)
@@ -34,8 +35,8 @@ def test_killed_while_it_encodes(scene: Callable[..., Scene], prefix: str, point
     assert interpret.compare() == []
 
 
-@pytest.mark.parametrize("point", MERGING)
-def test_killed_while_it_merges(scene: Callable[..., Scene], prefix: str, point: str) -> None:
+@pytest.mark.parametrize("point", MERGING + ANSWERING)
+def test_killed_while_it_merges_or_answers(scene: Callable[..., Scene], prefix: str, point: str) -> None:
     interpret = scene("interpret", prefix)
     interpret.kill_at(point, 1)
     worker = interpret.finish()
@@ -57,13 +58,13 @@ def slow_but(every: Iterable[str], *quick: str) -> list[Any]:
 def test_one_of_three_dies_while_the_others_work(scene: Callable[..., Scene], prefix: str, point: str) -> None:
     interpret = scene("interpret", prefix)
     assert start_all(interpret, WORKERS, {1: Fault(point, 2)}) == [0, -signal.SIGKILL, 0]
-    assert not interpret.store.exists(INTERPRETED)
+    assert not interpret.store.exists(PAGE)
     interpret.faults.count(f"interpret, three workers: kill {point}")
     assert start_all(interpret, WORKERS, {}) == [0] * WORKERS
     assert interpret.compare() == []
 
 
-@pytest.mark.parametrize("point", slow_but(MERGING, "in interpretation", "deletion"))
+@pytest.mark.parametrize("point", slow_but(MERGING + ANSWERING, "in interpretation", "in answers"))
 def test_whoever_merges_dies(scene: Callable[..., Scene], prefix: str, point: str) -> None:
     interpret = scene("interpret", prefix)
     codes = start_all(interpret, WORKERS, dict.fromkeys(range(WORKERS), Fault(point)))

@@ -77,6 +77,10 @@ _OBJECTS = {
     r"interpret/.*/units/.*": "unit",
     r"interpret/.*/(?:statistics|examples|samples)\.parquet": "table",
     r"interpret/.*/interpret\.json": "interpretation",
+    r"interpret/.*/(?:labels|logits|neighbours|coactivation|populations)\.parquet": "answer",
+    r"interpret/.*/answers\.json": "answers",
+    r"interpret/.*/page/.*": "page file",
+    r"interpret/.*/index\.html": "page",
 }
 _PARTS = {"upload_part": "in part", "complete_multipart_upload": "in completion"}
 _MODULE_OF_A_PASS = 31  # of the modules that run in a forward pass: layer 1 is captured, layer 2 is being computed

@@ -55,15 +55,15 @@ SEEDS = range(3)
 ROUNDS = 7
 
 
-def collected(folder: Path) -> Store:
-    """Collect the first tokens of the demo, one layer of them."""
+def collected(folder: Path) -> tuple[Store, Experiment]:
+    """Collect the first tokens of the demo, one layer of them; return where they are, and of what experiment."""
     say("collecting ...")
     values = demo_experiment(folder, demo_model(say)) | {"tokens": TOKENS, "num_shards": 1}
     experiment = Experiment.model_validate(values)
     store = open_store(experiment.data)
     prepare(experiment, store)
     collect(experiment, store, Share((0,)), Events(say, experiment.chunk))
-    return store
+    return store, experiment
 
 
 def stored_again(store: Store) -> tuple[list[BlockData], list[Stored], dict[str, Any]]:
@@ -165,7 +165,7 @@ def main() -> None:
     given = parser.parse_args().data
     keep_memory()  # as `kubesae train` does
     with tempfile.TemporaryDirectory(prefix="kubesae-bench-") as folder, torch.no_grad():
-        blocks, again, sums = stored_again(open_store(given) if given else collected(Path(folder)))
+        blocks, again, sums = stored_again(open_store(given) if given else collected(Path(folder))[0])
         torch.set_num_threads(1)  # collecting has set its own
         print_row("codec", "bytes-ratio", sums["bytes"] / sums["bytes16"], "1", "lower")
         print_row("codec", "storage-fvu-percent", 100 * sums["fvu"] / sums["rows"], "%", "lower")

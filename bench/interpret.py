@@ -7,12 +7,14 @@ Rows:
 - `statistics`: seconds, from sparse codes of 1,048,576 tokens (k = 32, 16,384 features, of which some are frequent and
   most are rare) to everything that is stored: the cache, statistics, contexts of the largest activations and of
   samples with the activation on every token. Two cores; at most 45. `statistics-peak-rss`: the most memory of it.
+- `coactivation`: seconds from the cache of these to the co-active features of every feature.
 - `encode`: tokens/s from stored shards to sparse codes, against `encoder-floor`: the encoder's product over the same
   rows, in the dtype in which it is made here, and nothing else.
-- `features-tokens-per-second`: features x tokens by seconds, of all of `kubesae interpret`, against `sae-dashboard`
-  (its runner, for some features, with the activations in its cache) and `delphi` (its latent cache alone, given the
-  activations). All have the same 65,536 tokens of the demo's corpus, layer 12 of SmolLM2-135M, and the same SAE (TopK,
+- `features-tokens-per-second`: features x tokens by seconds, of all that `kubesae interpret` does, the page included,
+  against `sae-dashboard` (its runner, for some features, with the activations in its cache) and `delphi` (its latent
+  cache alone, given the activations). All have the same 65,536 tokens of the demo's corpus, layer 12 of SmolLM2-135M, and the same SAE (TopK,
   4,608 features, k = 32, random directions: no row has fewer codes than a trained one's). At least 40 of SAEDashboard.
+- `page-bytes-per-feature`, `page-write-ms-per-feature`, `page-first-feature-ms`: see `bench.support.page`.
 - `state-bytes`: what one worker's statistics take (16,384 features, 20 rows of each kind); `state-bytes-4x-tokens` and
   `state-bytes-2x-features` against it.
 """
@@ -34,13 +36,16 @@ import torch
 from bench.codec import LAYER, collected
 from bench.support.environment import Rival, python_of
 from bench.support.measure import interleaved, print_row, say
+from bench.support.page import page_rows
 
 from kubesae.cli.fixture import SMALL
+from kubesae.browse.page import write_page
 from kubesae.corpus import read_shard_tokens, require_manifest
 from kubesae.experiment import Experiment, Interpret, canonical_json
 from kubesae.features import CodeCache, CodesBuilder, Source, write_stored
 from kubesae.fixture import write_fixture
-from kubesae.interpret import interpret
+from kubesae.interpret import answer, interpret
+from kubesae.interpret.answers.coactivation import coactivation_table, sample_rows
 from kubesae.interpret.statistics import Statistics
 from kubesae.interpret.storing import store_codes, tables_of
 from kubesae.ledger import Plan, keys, require_identity
@@ -112,13 +117,17 @@ def statistics_alone(folder: str) -> None:
     cached = time.perf_counter()
     cache = CodeCache(store, [file], FEATURES)
     tables = tables_of(store, manifest, Plan.of(identity), statistics, cache, SETTINGS.context_tokens)
-    source = Source(identity=identity.sha256, sae="bench", sae_sha256="", layer=0, rows=TOKENS, **SETTINGS.model_dump())
+    kept = SETTINGS.model_dump(exclude={"unit_tokens"})
+    source = Source(identity=identity.sha256, sae="bench", sae_sha256="", layer=0, rows=TOKENS, **kept)
     write_stored(store, source, statistics.rows, statistics.flagged, tables, [file])
     seconds = time.perf_counter() - before
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held) * 1024
     say(
         f"counting {counted - before:.1f} s, cache {cached - counted:.1f} s, contexts {seconds - cached + before:.1f} s"
     )
-    print(seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held) * 1024)
+    before = time.perf_counter()
+    coactivation_table(sample_rows(cache.files(), TOKENS, file.entries, FEATURES))
+    print(seconds, peak, time.perf_counter() - before)
 
 
 def statistics_rows(folder: Path) -> None:
@@ -131,9 +140,10 @@ def statistics_rows(folder: Path) -> None:
         command = [sys.executable, "-m", "bench.interpret", str(folder)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
         runs.append([float(number) for number in done.stdout.split()])
-    seconds, peak = np.median(runs, axis=0).tolist()
+    seconds, peak, coactivation = np.median(runs, axis=0).tolist()
     print_row("interpret", "statistics", seconds, "s", "lower", against="limit", other=45)
     print_row("interpret", "statistics-peak-rss", peak, "B", "lower")
+    print_row("interpret", "coactivation", coactivation, "s", "lower")
 
 
 def state_rows() -> None:
@@ -205,7 +215,7 @@ def write_for_rivals(store: Store, folder: Path) -> dict[str, str]:
     return {"contexts": str(folder / "contexts.npy"), "activations": str(folder / "acts.npy")}
 
 
-def rate_rows(store: Store, folder: Path) -> None:
+def rate_rows(store: Store, experiment: Experiment, folder: Path) -> None:
     """Print `features-tokens-per-second`, ours beside the rivals'."""
     files = write_for_rivals(store, folder)
     tokens, threads = require_identity(store).tokens, torch.get_num_threads()
@@ -214,7 +224,9 @@ def rate_rows(store: Store, folder: Path) -> None:
         for key in store.list("interpret/"):
             store.delete(key)
         before = time.perf_counter()
-        interpret(store, store, "random", SETTINGS)
+        found = interpret(store, store, "random", SETTINGS)
+        answer(found, experiment)
+        write_page(store, store, found.stored)
         return RATE_FEATURES * tokens / (time.perf_counter() - before)
 
     with ExitStack() as stack:
@@ -253,10 +265,11 @@ def main() -> None:
         folder = Path(name)
         statistics_rows(folder / "synthetic")
         state_rows()
-        store = collected(folder)
+        store, experiment = collected(folder)
         write_random_sae(store, require_identity(store).d_model)
         encode_rows(store)
-        rate_rows(store, folder)
+        rate_rows(store, experiment, folder)
+        page_rows(store, store, "random")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ Rows:
   rows, in the dtype in which it is made here, and nothing else.
 - `features-tokens-per-second`: features x tokens by seconds, of all that `kubesae interpret` does, the page included,
   against `sae-dashboard` (its runner, for some features, with the activations in its cache) and `delphi` (its latent
-  cache alone, given the activations). All have the same 65,536 tokens of the demo's corpus, layer 12 of SmolLM2-135M, and the same SAE (TopK,
-  4,608 features, k = 32, random directions: no row has fewer codes than a trained one's). At least 40 of SAEDashboard.
+  cache alone, given the activations). All have the same 65,536 tokens of the demo's corpus, layer 12 of SmolLM2-135M,
+  and the same SAE (TopK, 4,608 features, k = 32, random directions: no row has fewer codes than a trained one's). At
+  least 40 of SAEDashboard.
 - `page-bytes-per-feature`, `page-write-ms-per-feature`, `page-first-feature-ms`: see `bench.support.page`.
 - `state-bytes`: what one worker's statistics take (16,384 features, 20 rows of each kind); `state-bytes-4x-tokens` and
   `state-bytes-2x-features` against it.
@@ -38,8 +39,8 @@ from bench.support.environment import Rival, python_of
 from bench.support.measure import interleaved, print_row, say
 from bench.support.page import page_rows
 
-from kubesae.cli.fixture import SMALL
 from kubesae.browse.page import write_page
+from kubesae.cli.fixture import SMALL
 from kubesae.corpus import read_shard_tokens, require_manifest
 from kubesae.experiment import Experiment, Interpret, canonical_json
 from kubesae.features import CodeCache, CodesBuilder, Source, write_stored

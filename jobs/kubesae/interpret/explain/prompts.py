@@ -37,8 +37,8 @@ _EXPLAIN = (
 )
 _DETECT = (
     "A feature of a language model is active on texts of a certain kind. You are given an explanation of it, and "
-    "numbered texts. Decide for each text whether the feature is active somewhere in it. Answer with nothing but a list "
-    "of 1 (active) or 0 (not active), one for each text in their order, like [1, 0, 0]."
+    "numbered texts. Decide for each text whether the feature is active somewhere in it. Answer with nothing but a "
+    "list of 1 (active) or 0 (not active), one for each text in their order, like [1, 0, 0]."
 )
 _FUZZ = (
     "A feature of a language model is active on certain tokens. You are given an explanation of it, and numbered texts "

@@ -166,8 +166,8 @@ def explain(
         say(_line(row))
     if silent:
         raise KubesaeError(
-            f"{endpoint.model} gave no explanation of {len(silent)} of {len(features)} features, {silent[0]} the first. "
-            "Start again, or take another model."
+            f"{endpoint.model} gave no explanation of {len(silent)} of {len(features)} features, {silent[0]} the first "
+            "of them. Start again, or take another model."
         )
     return pa.Table.from_pylist([rows[feature] for feature in sorted(rows)], EXPLANATIONS)
 

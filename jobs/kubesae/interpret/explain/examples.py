@@ -97,7 +97,7 @@ def _shown(found: Interpreter, feature: int, limit: int) -> list[dict[str, Any]]
             own = own.filter(pc.equal(own["kind"], "decile"))
             every = own.to_pylist()
         else:
-            every = own.to_pylist()[: limit // 2]
+            every = own.to_pylist()[: max(1, limit // 2)]
         rows |= {row["row"]: row for row in every if row["row"] not in rows}
     kept = sorted(rows.values(), key=lambda row: (-row["activation"], row["row"]))
     # where there are too many, evenly from the largest to the smallest

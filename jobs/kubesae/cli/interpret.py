@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from kubesae.experiment import Interpret
     from kubesae.features import Answers
     from kubesae.interpret import Interpreter
+    from kubesae.store import Store
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -67,7 +69,7 @@ def command(
     resolved = resolve(experiment, overrides(flags))
     index, of = check_share(index, of)
     from kubesae.browse.page import write_page  # noqa: PLC0415 - keeps --help fast
-    from kubesae.interpret import answer, interpret, interpret_share  # noqa: PLC0415
+    from kubesae.interpret import answer  # noqa: PLC0415
     from kubesae.ledger import require_identity, sae_names  # noqa: PLC0415
     from kubesae.store import open_store  # noqa: PLC0415
 
@@ -76,23 +78,38 @@ def command(
     for name in names:
         if everything:
             say(f"SAE {name}:")
-        if of == 1:
-            found = interpret(data, output, name, resolved.interpret, _progress())
-        else:
-            shared = interpret_share(data, output, name, resolved.interpret, index, of, _progress())
-            if shared is None:
-                say(f"Worker {index} of {of} has encoded its units. Others have not: whoever is last merges")
-                continue
-            found = shared
+        found = _interpreted(data, output, name, resolved.interpret, index, of)
+        if found is None:
+            continue
         answers = answer(found, resolved, say)
         page = write_page(data, output, found.stored)
-        if feature_id is not None:
-            _show_feature(found, answers, feature_id, top_k)
-        if search is not None:
-            _show_found(found, answers, search)
+        _show_answers(found, answers, feature_id, top_k, search)
         asked = feature_id is not None or search is not None or themes
         _show(found, statistics=statistics or not asked, themes=max_themes if themes else 0)
         say(f"Page: {page}" + ("" if feature_id is None else f"#/feature/{feature_id}"))
+
+
+def _interpreted(
+    data: Store, output: Store, name: str | None, settings: Interpret, index: int, of: int
+) -> Interpreter | None:
+    """Do a worker's share; None, said, where others have not done theirs."""
+    from kubesae.interpret import interpret, interpret_share  # noqa: PLC0415
+
+    if of == 1:
+        return interpret(data, output, name, settings, _progress())
+    found = interpret_share(data, output, name, settings, index, of, _progress())
+    if found is None:
+        say(f"Worker {index} of {of} has encoded its units. Others have not: whoever is last merges")
+    return found
+
+
+def _show_answers(
+    found: Interpreter, answers: Answers, feature: int | None, top_k: int | None, search: str | None
+) -> None:
+    if feature is not None:
+        _show_feature(found, answers, feature, top_k)
+    if search is not None:
+        _show_found(found, answers, search)
 
 
 def _show_feature(found: Interpreter, answers: Answers, feature: int, top_k: int | None) -> None:

@@ -155,7 +155,8 @@ def test_lines_of_a_feature_end_with_its_answers(store, capsys) -> None:
         answers.coactivation[name][feature][0].as_py() for name in ("others", "counts", "jaccard", "npmi")
     )
     assert lines[9] == f"  {jaccard:.4f} {npmi:+.4f} feature {other}, {count:,} rows: {answers.labels['label'][other]}"
-    assert len(lines) == 14
+    assert len(lines) == 15
+    assert lines[14].startswith("Page: ")
 
 
 def test_a_search_finds_labels_and_tokens(store, capsys) -> None:
@@ -166,5 +167,5 @@ def test_a_search_finds_labels_and_tokens(store, capsys) -> None:
     assert f"Feature {row['feature']}: {row['label']}, {row['purity']:.0%}" in lines
     lines = run(capsys, "--data", store.url, "--search", f"w{row['token']}").splitlines()
     assert any(line.startswith(f"Feature {row['feature']}: ") for line in lines)
-    assert run(capsys, "--data", store.url, "--search", "nowhere") == "0 features match 'nowhere':\n"
-    assert "dead" not in run(capsys, "--data", store.url, "--search", "d")
+    assert run(capsys, "--data", store.url, "--search", "nowhere").startswith("0 features match 'nowhere':\nPage: ")
+    assert f"Feature {DEAD}:" not in run(capsys, "--data", store.url, "--search", "dead")

@@ -209,9 +209,9 @@ def test_bytes_of_a_character_are_shown_as_it_and_space_is_seen(opened):
 
 def test_two_populations_are_compared(opened, folder):
     table = json.loads(gzip.decompress(folder.read(keys.page_file(SAE, "table.json.gz"))))
-    counts = {one["name"]: [count + 0.5 for count in one["count"]] for one in table["populations"]}
+    often = {one["name"]: [(count + 0.5) / (one["rows"] + 1) for count in one["count"]] for one in table["populations"]}
     live = [i for i, count in enumerate(table["count"]) if count]
-    expected = sorted((counts["words"][i] / counts["code"][i] for i in live), reverse=True)  # of as many rows
+    expected = sorted((often["words"][i] / often["code"][i] for i in live), reverse=True)
     tab = opened("#/compare?a=words&b=code")
     ratios = [float(row.split("\n")[4]) for row in tab.texts(".row:not(.head)")]
     assert ratios == pytest.approx(expected[: len(ratios)], rel=0.01)

@@ -227,6 +227,7 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
 def _write_answers(store: Store, text: Text, stored: Stored, *, head: bool) -> None:
     features, random = stored.info.features, np.random.default_rng(1)
     count = stored.statistics["count"].to_pylist()
+    active, corpus_N = _active(text, features), np.array([name for name, _ in text.documents])[text.document_N]
     first = {row["feature"]: row["token"] for row in stored.examples.to_pylist() if row["rank"] == 1}
     labels, logits, neighbours, coactive, populations = [], [], [], [], []
     for feature in range(features):
@@ -262,12 +263,11 @@ def _write_answers(store: Store, text: Text, stored: Stored, *, head: bool) -> N
                 "npmi": cosines,
             }
         )
-        for place, name in enumerate(CORPORA):
-            rows = len(text.token_N) // 2
-            active = count[feature] * (place + 1 + feature % 5) // 12
-            populations.append(
-                {"feature": feature, "population": name, "rows": rows, "count": active, "mean_active": 1.5}
-            )
+        for corpus in CORPORA:
+            value_N = active[feature][1][corpus_N[active[feature][0]] == corpus]
+            mean = float(value_N.mean()) if len(value_N) else 0.0
+            counted = {"rows": int((corpus_N == corpus).sum()), "count": len(value_N), "mean_active": mean}
+            populations.append({"feature": feature, "population": corpus} | counted)
     tables = {
         "labels": labels,
         "logits": logits,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kubesae.store import Store
 
 FORMAT = 1
+"""of all files of the page: what is written in another way needs another number, or old pages stay"""
 _POINTS = 400
 """of a curve; more would lie on each other"""
 _BARS = 40

@@ -100,21 +100,21 @@ class Records:
     def _groups(self, feature: int) -> Iterator[str]:
         """Yield the groups of rows: the largest activations, each decile from the largest on, random ones.
 
-        A row whose tokens were shown in a group before counts as repeated.
+        A row that shows the same tokens as one before it in its group counts as repeated: copied text.
         """
         first, last = self._samples.offset_F[feature : feature + 2].tolist()
         decile_N = self._decile_E[first:last]
         top = range(*self._examples.offset_F[feature : feature + 2].tolist())
-        shown: set[bytes] = set()
-        yield self._group("Top activations", self._examples, top[:TOP], shown)
+        yield self._group("Top activations", self._examples, top[:TOP])
         for decile in reversed(range(DECILES)):
             rows = first + np.flatnonzero(decile_N == decile)
-            yield self._group(f"Decile {decile + 1}", self._samples, rows[:PER_DECILE].tolist(), shown)
+            yield self._group(f"Decile {decile + 1}", self._samples, rows[:PER_DECILE].tolist())
         rows = first + np.flatnonzero(decile_N == -1)
-        yield self._group("Random", self._samples, rows[:RANDOM].tolist(), shown)
+        yield self._group("Random", self._samples, rows[:RANDOM].tolist())
 
-    def _group(self, name: str, contexts: Contexts, rows: range | list[int], shown: set[bytes]) -> str:
-        examples = []
+    def _group(self, name: str, contexts: Contexts, rows: range | list[int]) -> str:
+        examples: list[str] = []
+        shown: set[bytes] = set()
         for row in rows:
             key = contexts.key(row)
             examples.append(contexts.to_json(row, self._words, repeated=key in shown))

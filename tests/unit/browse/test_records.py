@@ -105,8 +105,8 @@ def test_groups_are_the_samples_of_the_interpretation(written):
 
 def test_what_shows_the_same_tokens_again_is_marked(written):
     for feature in range(12):
-        seen = set()
         for group in feature_json(written[0], feature)["examples_quantiles"]:
+            seen = set()
             for example in group["examples"]:
                 key = tuple(example["tokens"])
                 assert example["is_repeated_datapoint"] == (key in seen)

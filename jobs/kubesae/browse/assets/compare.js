@@ -38,7 +38,7 @@ function draw(app, table, view, state) {
   const columns = columnsOf(table, pair);
   const column = columns.find(({ name }) => name === state.by) ?? columns[0];
   const live = Array.from({ length: table.size }, (_, i) => i).filter((i) => !(table.flags[i] & DEAD));
-  const places = sorted(live, column.value, state.descending);
+  const places = sorted(table, live, column.value, state.descending);
   app.order = places.map(table.feature);
   const rows = rowsTable({ label: "Features in both populations", columns, sort: state, onSort: (by, descending) => change({ by, descending }), open });
   const canvas = el("canvas", { role: "img", "aria-label": `Features by frequency in ${state.a} and in ${state.b}; the table has the numbers` });

@@ -6,16 +6,15 @@ import { keepSettings, linkToFeature } from "./routes.js";
 import { rowKeys, rowsTable } from "./rows.js";
 import { count, number, percent, visible, visibleToken } from "./text.js";
 
-const FIRST_SORT = { by: "frequency", descending: true };
-
 export async function featuresView(app, { settings }) {
   const table = await app.table();
+  const first = table.kinds.length ? "purity" : "max"; // what is plain comes first
   const state = {
     query: settings.get("q") ?? "",
     kind: settings.get("kind") ?? "",
     dead: settings.get("dead") === "1",
-    by: settings.get("sort") ?? FIRST_SORT.by,
-    descending: settings.has("dir") ? settings.get("dir") === "desc" : FIRST_SORT.descending,
+    by: settings.get("sort") ?? first,
+    descending: settings.get("dir") !== "asc",
   };
   const page = el("div", { class: "page full" });
   const view = { title: "Features", node: page, keys: {}, search: null };
@@ -30,7 +29,7 @@ function draw(app, table, view, next, state) {
   const change = (changed) => draw(app, table, view, { ...state, ...changed }, state);
   const columns = columnsOf(table);
   const column = columns.find(({ name }) => name === state.by) ?? columns[0];
-  const places = sorted(found(table, state), column.value, state.descending);
+  const places = sorted(table, found(table, state), column.value, state.descending);
   app.order = places.map(table.feature);
   const rows = rowsTable({
     label: "Features", columns, sort: state,

@@ -42,14 +42,14 @@ export function found(table, { query = "", kind = "", dead = false } = {}) {
   return places;
 }
 
-// The same places in another order; what has no value comes last, what is equal by feature.
-export function sorted(places, value, descending) {
+// The same places in another order; what has no value comes last, of what is equal the more frequent comes first.
+export function sorted(table, places, value, descending) {
   const keys = new Map(places.map((i) => [i, value(i)]));
   const sign = descending ? -1 : 1;
   const none = (key) => key === null || key === undefined || key === "" || Number.isNaN(key);
   return places.toSorted((a, b) => {
     const [x, y] = [keys.get(a), keys.get(b)];
     if (none(x) || none(y)) return none(x) - none(y) || a - b;
-    return (x < y ? -sign : x > y ? sign : 0) || a - b;
+    return (x < y ? -sign : x > y ? sign : 0) || table.count[b] - table.count[a] || a - b;
   });
 }

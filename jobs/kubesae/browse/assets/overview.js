@@ -18,7 +18,7 @@ export async function overviewView({ source }) {
       el("div", { class: "tiles" }, tiles(about).map(([value, name]) => el("div", null, el("b", null, value), el("span", null, name)))),
       about.missing.length ? el("div", { class: "notice" }, "Not shown: ", about.missing.map((one) => el("div", null, one))) : null,
       el("div", { class: "grid charts" }, charts),
-      el("div", { class: "grid" }, hashes(about), corpora(about), kinds(about), settings(about))),
+      el("div", { class: "grid" }, kinds(about), corpora(about), hashes(about)), settings(about)),
   };
 }
 
@@ -78,7 +78,7 @@ function corpora({ corpora: found }) {
 
 function settings({ settings: found }) {
   if (found.length === 0) return null;
-  return card("Settings of the SAE", el("dl", null, found.map(([name, value]) => [el("dt", null, name), el("dd", null, value)])));
+  return card("Settings of the SAE", el("dl", { class: "wide" }, found.map(([name, value]) => el("div", null, el("dt", null, name), el("dd", null, value)))));
 }
 
 function head(title) {

@@ -3,16 +3,21 @@
 const SIGNS = { "\n": "⏎", "\r": "␍", "\t": "⇥" };
 // Controls, characters that reverse the direction of writing or take no room, halves of pairs, private ones.
 const UNSEEN = /[\p{Cc}\p{Cf}\p{Co}\p{Cs}\u2028\u2029]/gu;
+const OTHER_SPACES = /[^ \P{Zs}]/gu;
 const ESCAPED = /\\x([0-9a-f]{2})/g;
 const MOST_PIECES = 5;
 
 export function visible(text) {
-  return text.replace(UNSEEN, (character) => SIGNS[character] ?? `\\u{${character.codePointAt(0).toString(16)}}`);
+  return text.replace(UNSEEN, (character) => SIGNS[character] ?? escaped(character));
+}
+
+function escaped(character) {
+  return `\\u{${character.codePointAt(0).toString(16)}}`;
 }
 
 // A token by itself: spaces at its ends would not be seen.
 export function visibleToken(text) {
-  const spaced = visible(text).replace(/^ +| +$/g, (spaces) => "␣".repeat(spaces.length));
+  const spaced = visible(text).replace(OTHER_SPACES, escaped).replace(/^ +| +$/g, (spaces) => "␣".repeat(spaces.length));
   return spaced === "" ? "∅" : spaced;
 }
 

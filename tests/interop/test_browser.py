@@ -77,7 +77,7 @@ def test_the_overview_shows_what_it_is(opened):
     assert tab.js("document.querySelectorAll('.charts svg').length") == 4
     hashes = tab.texts("dd.hash")
     assert {len(one) for one in hashes} == {64}
-    assert tab.js("document.title") == "Overview"
+    assert tab.js("document.title") == f"Overview · {SAE}"
 
 
 def test_search_narrows_the_table_and_stays_in_the_link(opened):
@@ -314,6 +314,19 @@ def test_one_file_opens_without_a_server(browser, folder, tmp_path):
     tab.wait("document.querySelector('[role=alert]')?.innerText.includes('not in this file')")
     assert tab.complaints == []
     assert all(request.startswith(("file:", "data:")) for request in tab.requests)
+
+
+def test_a_page_that_is_opened_as_a_file_says_how_to_open_it(browser, folder):
+    tab = browser.open((Path(folder.url) / keys.page(SAE)).as_uri())
+    assert "`kubesae page`" in tab.text("main [role=alert]")
+    assert tab.complaints == []
+
+
+def test_what_may_not_be_read_is_said(browser, folder, s3_server):
+    url = publish(s3_server, Path(folder.url), only="index.html")
+    tab = browser.open(f"{url}#/feature/1")
+    assert "403" in tab.text("main [role=alert]")
+    assert "private bucket" in tab.text("main [role=alert]")
 
 
 def test_names_in_the_bucket_are_those_of_the_contract(folder):

@@ -288,8 +288,11 @@ def _write_answers(store: Store, text: Text, stored: Stored, *, head: bool) -> N
     )
 
 
-def publish(server: S3Server, folder: Path, sae: str = SAE) -> str:
-    """Put a store's page into a new bucket, of which anybody may read `interpret/`, and return the page's URL."""
+def publish(server: S3Server, folder: Path, sae: str = SAE, *, only: str = "") -> str:
+    """Put a store's page into a new bucket, of which anybody may read `interpret/`, and return the page's URL.
+
+    Or of which anybody may read one file of the page, `only`.
+    """
     bucket = server.new_bucket().removeprefix("s3://")
     for path in sorted((folder / "interpret").rglob("*")):
         key = f"some/prefix/{path.relative_to(folder)}"
@@ -297,7 +300,7 @@ def publish(server: S3Server, folder: Path, sae: str = SAE) -> str:
             kind = {"ContentType": "text/html"} if key.endswith(".html") else {}
             server.client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes(), **kind)
     rule = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject"}
-    rule["Resource"] = f"arn:aws:s3:::{bucket}/some/prefix/interpret/*"
+    rule["Resource"] = f"arn:aws:s3:::{bucket}/some/prefix/interpret/{f'{sae}/{only}' if only else '*'}"
     policy = json.dumps({"Version": "2012-10-17", "Statement": [rule]})
     server.client.put_bucket_policy(Bucket=bucket, Policy=policy)
     return f"{server.endpoint}/{bucket}/some/prefix/interpret/{sae}/index.html"

@@ -36,16 +36,17 @@ async function render() {
   const route = parseRoute(location.hash);
   hideTip(parts.tip);
   parts.main.setAttribute("aria-busy", "true");
-  const view = await viewOf(route).catch((error) => failed(error));
+  const [view, about] = await Promise.all([viewOf(route).catch(failed), app.source.overview().catch(() => null)]);
   if (mine !== asked) return; // somebody went on meanwhile
   shown = { keys: {}, ...view, route };
   Object.defineProperty(shown, "keys", { get: () => view.keys ?? {} });
   replace(parts.main, view.node);
   parts.main.setAttribute("aria-busy", "false");
   parts.main.scrollTop = 0;
-  document.title = view.title;
+  if (about) byId("brand").textContent = about.sae;
+  document.title = [view.title, about?.sae].filter(Boolean).join(" · ");
   mark(route);
-  view.node.querySelector("[role=grid]")?.focus({ preventScroll: true });
+  if (document.activeElement !== parts.query) (view.node.querySelector("[role=grid]") ?? parts.main).focus({ preventScroll: true });
   if (route.view === "feature" && !view.failed) performance.mark("feature-shown");
 }
 
@@ -127,5 +128,4 @@ addEventListener("keydown", pressed);
 addEventListener("hashchange", left);
 watchTips(document.body, parts.tip);
 watchSearch();
-app.source.overview().then((about) => { byId("brand").textContent = about.sae; }, () => null);
 render();

@@ -74,9 +74,14 @@ async function gzipJson(path) {
 }
 
 async function asked(path, how) {
+  if (location.protocol === "file:") {
+    throw new Error("A browser lets no file read the files beside it. Open this page by `kubesae page`, or make one file of it with --single-file.");
+  }
   const answer = await fetch(path, how);
-  if (!answer.ok) throw new Error(`${path}: the server answered ${answer.status} ${answer.statusText}`.trim() + ".");
-  return answer;
+  if (answer.ok) return answer;
+  const private_ = answer.status === 401 || answer.status === 403;
+  const way = private_ ? " Of a private bucket `kubesae page` shows it, with your credentials." : " `kubesae interpret` writes the page anew.";
+  throw new Error(`${path}: the server answered ${answer.status} ${answer.statusText}`.trim() + `.${way}`);
 }
 
 async function unpacked(bytes) {

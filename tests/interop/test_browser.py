@@ -252,12 +252,16 @@ def test_reasoning_pages_are_linked(opened, url, s3_server):
     bucket, _, key = url.removeprefix(f"{s3_server.endpoint}/").partition("/")
     key = key.replace("index.html", "page/reasoning.json")
     listed = [
-        {"name": "gsm8k", "title": "GSM8K", "path": f"reason/{SAE}/gsm8k/index.html", "problems": 20},
-        {"name": "bad", "title": "<b>bad</b>", "path": "javascript:alert(1)", "problems": 1},
+        {"name": "gsm8k", "title": "gsm8k: 20 problems", "path": f"reason/{SAE}/gsm8k/index.html", "problems": 20},
+        {"name": "bad", "title": "<b>bad</b>", "path": "javascript:alert(1)", "problems": 1, "correct": None},
     ]
+    listed[0] |= {"correct": 7, "survived": 2}
     s3_server.client.put_object(Bucket=bucket, Key=key, Body=json.dumps(listed).encode())
     tab = opened("#/reasoning")
-    assert tab.texts("main li") == ["GSM8K 20 problems", "<b>bad</b> 1 problems"]
+    assert tab.texts("main li") == [
+        "gsm8k: 20 problems · 7 of 20 answers right · 2 features survived every test",
+        "<b>bad</b>",
+    ]
     links = tab.js("[...document.querySelectorAll('main a')].map((one) => one.href)")
     assert links == [f"{url.partition('interpret/')[0]}reason/{SAE}/gsm8k/index.html"]
     s3_server.client.put_object(Bucket=bucket, Key=key, Body=b"[]")

@@ -17,8 +17,12 @@ function content(found) {
   return el("ul", null, found.map(entry));
 }
 
-function entry({ name, title, path, problems }) {
+function entry({ name, title, path, problems, correct, survived }) {
   const text = visible(String(title || name));
   const link = PATH.test(path ?? "") && !path.includes("..") ? el("a", { href: TO_PREFIX + path }, text) : el("span", null, text);
-  return el("li", null, link, Number.isFinite(problems) ? el("span", { class: "soft" }, ` ${count(problems)} problems`) : null);
+  const known = [
+    Number.isFinite(correct) && Number.isFinite(problems) ? `${count(correct)} of ${count(problems)} answers right` : null,
+    Number.isFinite(survived) ? `${count(survived)} features survived every test` : null,
+  ].filter((one) => one !== null);
+  return el("li", null, link, known.length ? el("span", { class: "soft" }, ` · ${known.join(" · ")}`) : null);
 }

@@ -78,16 +78,18 @@ def sample_rows(files: Iterable[Codes], rows: int, entries: int, features: int, 
     most = max(1, min(most, ENTRIES * rows // max(entries, 1)))
     # A little more than is wanted: how many rows have a smaller hash is chance. What is too much goes at the end.
     bound = min(_HASHES - 1, _HASHES * (most + 8 * int(most**0.5) + 8) // max(rows, 1))
-    global_R, number_N, feature_N = np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32)
+    seen, parts = 0, [(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32))]
     for codes in files:
         here_R = np.flatnonzero(codes.kept_R)
         here_R = here_R[by_hash(codes.first_row + here_R) <= np.uint64(bound)]
         number_R = np.full(len(codes.kept_R), -1, np.int32)
-        number_R[here_R] = len(global_R) + np.arange(len(here_R), dtype=np.int32)
+        number_R[here_R] = seen + np.arange(len(here_R), dtype=np.int32)
         own_N = number_R[codes.row_N]
-        number_N = np.concatenate([number_N, own_N[own_N >= 0]])
-        feature_N = np.concatenate([feature_N, codes.features_N()[own_N >= 0]])
-        global_R = np.concatenate([global_R, codes.first_row + here_R])
+        inside_N = own_N >= 0
+        parts.append((codes.first_row + here_R, own_N[inside_N], codes.features_N()[inside_N]))
+        seen += len(here_R)
+    global_R, number_N, feature_N = (np.concatenate(column) for column in zip(*parts, strict=True))
+    parts.clear()
     if len(global_R) > most:
         taken_R = np.zeros(len(global_R), np.bool_)
         taken_R[np.argsort(by_hash(global_R))[:most]] = True

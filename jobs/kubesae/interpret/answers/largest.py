@@ -23,13 +23,13 @@ def largest(value_BN: Tensor, most: int) -> tuple[Tensor, Tensor]:
     `torch.topk` leaves open which of equal values it takes: rows where that matters are sorted whole.
     """
     most = min(most, value_BN.shape[1])
-    value_BK, column_BK = torch.topk(value_BN, most, dim=1)
-    if most:
-        least_B1 = value_BK[:, -1:]
-        open_B = ((value_BN == least_B1).sum(1) > (value_BK == least_B1).sum(1)).nonzero()[:, 0]
+    value_BK, column_BK = torch.topk(value_BN, min(most + 1, value_BN.shape[1]), dim=1)
+    if 0 < most < value_BN.shape[1]:
+        open_B = (value_BK[:, most] == value_BK[:, most - 1]).nonzero()[:, 0]  # one that is not kept is as large
         for row in open_B.split(max(1, _SORTED // value_BN.shape[1])):
             value, column = torch.sort(value_BN[row], dim=1, descending=True, stable=True)
-            value_BK[row], column_BK[row] = value[:, :most], column[:, :most]
+            value_BK[row], column_BK[row] = value[:, : most + 1], column[:, : most + 1]
+    value_BK, column_BK = value_BK[:, :most], column_BK[:, :most]
     column_BK, order_BK = column_BK.sort(dim=1)
     value_BK, by_value_BK = value_BK.gather(1, order_BK).sort(dim=1, descending=True, stable=True)
     return value_BK, column_BK.gather(1, by_value_BK)

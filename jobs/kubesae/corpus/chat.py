@@ -111,12 +111,17 @@ class Renderer:
                 return text
         return self._apply([*before, last | {"content": _HOLE}], where).replace(_HOLE, last["content"])
 
+    def prompt(self, messages: Messages, where: str) -> str:
+        """Return the text of a conversation up to where the assistant's answer begins, marked and refused as above."""
+        quoted = [message | {"content": self._quote(message["content"])} for message in messages]
+        return self._apply(quoted, where, answer=True)
+
     def _quote(self, content: str) -> str:
         return self._special.sub(lambda found: f"{BEGIN_QUOTE}{found[0]}{END_QUOTE}", content.translate(_MARKS))
 
-    def _apply(self, messages: list[dict[str, str]], where: str) -> str:
+    def _apply(self, messages: list[dict[str, str]], where: str, *, answer: bool = False) -> str:
         try:
-            return self._tokenizer.apply_chat_template(messages, _FIXED_DATE + self.template)
+            return self._tokenizer.apply_chat_template(messages, _FIXED_DATE + self.template, answer=answer)
         except Exception as error:  # a template is a program: it raises what it likes
             roles = ", ".join(message["role"] for message in messages)
             raise ConfigError(

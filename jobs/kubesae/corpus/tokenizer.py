@@ -128,13 +128,23 @@ class Tokenizer:
                 "chat_template.jinja beside the tokenizer's files."
             ) from error
 
-    def apply_chat_template(self, messages: list[dict[str, str]], template: str) -> str:
-        """Render messages, in a sandbox. Raises whatever the template does."""
+    def apply_chat_template(self, messages: list[dict[str, str]], template: str, *, answer: bool = False) -> str:
+        """Render messages, in a sandbox; `answer`: and what an answer begins with. Raises whatever the template does."""
         return str(
             self._inner.apply_chat_template(
-                messages, chat_template=template, tokenize=False, add_generation_prompt=False
+                messages, chat_template=template, tokenize=False, add_generation_prompt=answer
             )
         )
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether conversations can be rendered."""
+        return bool(getattr(self._inner, "chat_template", None))
+
+    def text(self, ids: Sequence[int] | npt.NDArray[Any]) -> str:
+        """Text of `ids`, without special tokens."""
+        numbers = [int(i) for i in ids]
+        return str(self._inner.decode(numbers, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     @property
     def special_texts(self) -> list[str]:

@@ -21,13 +21,14 @@ from kubesae.errors import ConfigError, DamagedError, HubError, MissingError
 from kubesae.evaluate.features import density, similarity
 from kubesae.evaluate.page import page
 from kubesae.evaluate.report import FORMAT, CrossEntropy, Evaluation, RowL0, Shrinkage
-from kubesae.evaluate.splice import Context, load_language_model, measure
+from kubesae.evaluate.splice import Context, measure
 from kubesae.evaluate.spread import quantiles, whole_numbers
 from kubesae.evaluate.sums import RowSums, l0_of
 from kubesae.experiment import Sae, parse_json_object, validate
 from kubesae.ledger import keys, require_identity
 from kubesae.model import resolve_model
 from kubesae.model.truncate import find_layers
+from kubesae.model.whole import load_language_model
 from kubesae.sae.kernels import decode
 from kubesae.sae.metrics import Covariance, Sums
 from kubesae.sae.named import open_named
@@ -223,7 +224,7 @@ def _cross_entropy(
             f"{experiment.model!r} here is revision {source.revision[:12]}, but the data was collected from "
             f"{identity.model_revision[:12]}"
         )
-    model = load_language_model(source, identity.model_dtype)
+    model = load_language_model(source, identity.model_dtype, "Leave it out with --ce-contexts 0.")
     module = find_layers(model, source.num_layers)[named.layer]
     mean_D = (measured.unflagged.x_D / measured.unflagged.rows).float()
     return measure(model, module, measured.contexts, named.sae, mean_D)

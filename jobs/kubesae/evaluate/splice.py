@@ -19,12 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - the customary name
 
-from kubesae import limits
-from kubesae.errors import ConfigError
 from kubesae.evaluate.report import CrossEntropy
-from kubesae.hub import loading
-from kubesae.memory import memory_for
-from kubesae.model.truncate import DTYPES, WEIGHTS_ADVICE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +28,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor, nn
 
-    from kubesae.model import ModelSource
     from kubesae.sae import Sae
 
     # activations [N, D] -> what stands in their place, [N, D]
@@ -51,60 +45,11 @@ class Context:
     flags_T: npt.NDArray[np.uint8]
 
 
-def load_language_model(source: ModelSource, dtype: str) -> nn.Module:
-    """Load the whole causal language model, on the GPUs where there are any.
-
-    Raises:
-        ConfigError: it is no causal language model, does not fit into memory, or cannot be loaded; the message is the
-            reason why there is no cross-entropy.
-
-    """
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415 - seconds to import
-    from transformers.utils import logging  # noqa: PLC0415
-
-    logging.disable_progress_bar()
-    kinds = source.config.architectures or ()
-    if not any(kind.endswith(("ForCausalLM", "LMHeadModel")) for kind in kinds):
-        raise ConfigError(f"{source.name} predicts no next token: it is a {' or '.join(kinds) or 'headless model'}.")
-    _check_size(source, dtype)
-    what = f"the whole of {source.path!r}"
-    with loading(what, WEIGHTS_ADVICE), memory_for(what, "Leave it out with --ce-contexts 0."):
-        model = AutoModelForCausalLM.from_pretrained(
-            source.path,
-            revision=None if source.path != source.name else source.revision,
-            dtype=DTYPES[dtype],
-            device_map="auto" if torch.cuda.is_available() else "cpu",
-            trust_remote_code=source.trust_remote_code,
-        )
-    return model.eval()  # type: ignore[no-any-return]
-
-
-def _check_size(source: ModelSource, dtype: str) -> None:
-    """Count the parameters on the meta device, which allocates nothing, before a large model fills the machine."""
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415 - seconds to import
-
-    with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(source.config, trust_remote_code=source.trust_remote_code)
-    needed = sum(parameter.numel() for parameter in empty.parameters()) * DTYPES[dtype].itemsize
-    available = _memory()
-    if needed > available:
-        raise ConfigError(
-            f"The whole of {source.name} takes {needed / 1e9:.1f} GB in {dtype}; here are {available / 1e9:.1f} GB."
-        )
-
-
-def _memory() -> int:
-    """Bytes of memory: that of all GPUs, else the machine's or, in a container, what its limit allows."""
-    if torch.cuda.is_available():
-        return sum(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))
-    return limits.memory()[0]
-
-
 def measure(model: nn.Module, module: nn.Module, contexts: Sequence[Context], sae: Sae, mean_D: Tensor) -> CrossEntropy:
     """Return the losses of `model` on `contexts`.
 
     Args:
-        model: from `load_language_model`.
+        model: from `model.whole.load_language_model`.
         module: its layer whose output is replaced.
         contexts: what it is run on, of at least 2 tokens each.
         sae: of that layer.

@@ -22,6 +22,8 @@ SAE_METADATA = "metadata.json"
 SWEEP = "sae/sweep.json"
 SWEEP_PAGE = "sae/sweep.html"
 INTERPRETED = "interpret.json"
+TRACED = "traces.json"
+REASONED = "summary.json"
 INTERPRETATIONS = "interpret/"
 
 _RECORD = re.compile(r"activations/ledger/shard-(\d{4,})/part-(\d{6,})\.json", re.ASCII)
@@ -258,3 +260,33 @@ def interpretation_code(name: str, index: int, sha12: str) -> str:
 def interpretation_unit(name: str, index: int, sha12: str) -> str:
     """Statistics of one unit of the data, named by what they are made of."""
     return f"{interpretation_units(name)}unit-{index:06d}.{sha12}.npz"
+
+
+def reasoning(sae: str, name: str, file: str) -> str:
+    """One file of what an SAE's features do on a set of problems; `TRACED` and `REASONED` are written last."""
+    return f"{reasonings(sae)}{name}/{file}"
+
+
+def reasonings(sae: str) -> str:
+    """Folder of all sets of problems of an SAE."""
+    return f"reason/{sae}/"
+
+
+def reasoning_units(sae: str, name: str) -> str:
+    """Folder of the traces of some problems each, until all are put together."""
+    return reasoning(sae, name, "units/")
+
+
+def reasoning_unit(sae: str, name: str, index: int, sha12: str) -> str:
+    """Traces of one unit of problems, named by what they are made of."""
+    return f"{reasoning_units(sae, name)}unit-{index:06d}.{sha12}.json"
+
+
+def reasoning_code(sae: str, name: str, index: int, sha12: str) -> str:
+    """Sparse codes of the tokens of one unit of problems, named by their content."""
+    return reasoning(sae, name, f"codes/unit-{index:06d}.{sha12}.safetensors")
+
+
+def reasoning_list(sae: str) -> str:
+    """All sets of problems of an SAE, for the page of its interpretation."""
+    return interpretation(sae, "page/reasoning.json")

@@ -9,10 +9,11 @@ from torch.distributions import Categorical, kl_divergence
 
 from kubesae.errors import ConfigError
 from kubesae.evaluate import splice
-from kubesae.evaluate.splice import Context, load_language_model, measure
+from kubesae.evaluate.splice import Context, measure
 from kubesae.experiment import Experiment
-from kubesae.model import resolve_model
+from kubesae.model import resolve_model, whole
 from kubesae.model.truncate import find_layers
+from kubesae.model.whole import load_language_model
 from kubesae.sae import Sae, SaeConfig, Weights
 from tiny_models import LAYERS, save_model
 
@@ -33,7 +34,7 @@ def source_of(folder, architecture):
 
 @pytest.fixture(scope="module")
 def model(source):
-    return load_language_model(source, "float32")
+    return load_language_model(source, "float32", "Give it more.")
 
 
 @pytest.fixture(scope="module")
@@ -154,10 +155,10 @@ def test_recovered_is_the_share_of_the_damage_avoided(zero, spliced, expected):
 
 def test_an_encoder_has_no_next_token_loss(tmp_path):
     with pytest.raises(ConfigError, match="predicts no next token: it is a BertModel"):
-        load_language_model(source_of(tmp_path, "bert"), "float32")
+        load_language_model(source_of(tmp_path, "bert"), "float32", "Give it more.")
 
 
 def test_a_model_that_does_not_fit_is_not_loaded(source, monkeypatch):
-    monkeypatch.setattr(splice, "_memory", lambda: 1000)
+    monkeypatch.setattr(whole, "_memory", lambda: 1000)
     with pytest.raises(ConfigError, match=r"takes 0\.0 GB in float32; here are 0\.0 GB"):
-        load_language_model(source, "float32")
+        load_language_model(source, "float32", "Give it more.")

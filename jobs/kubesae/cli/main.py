@@ -49,6 +49,7 @@ COMMANDS = {
     "interpret": "Feature statistics, top activating contexts, and what each feature means.",
     "page": "Show the page of an SAE's features in a browser, or write it into one file.",
     "explain": "Let a language model explain features, and judge how well it did.",
+    "reason": "Features while the model reasons, and the tests that could refute them.",
     "export": "Write an SAE in the format of another library.",
     "import": "Take in an SAE that another library trained.",
     "release": "Let a phase of an experiment in a cluster begin.",

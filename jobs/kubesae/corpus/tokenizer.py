@@ -146,6 +146,10 @@ class Tokenizer:
         numbers = [int(i) for i in ids]
         return str(self._inner.decode(numbers, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
+    def pieces(self, ids: Sequence[int] | npt.NDArray[Any]) -> list[str]:
+        """Text of each of `ids` by itself, special tokens included; what is no whole character shows as U+FFFD."""
+        return [str(self._inner.decode([int(i)], clean_up_tokenization_spaces=False)) for i in ids]
+
     @property
     def special_texts(self) -> list[str]:
         """How the special tokens are spelled."""

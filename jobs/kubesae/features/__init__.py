@@ -6,6 +6,7 @@ rows, activations = cache.of(12845)
 
 from kubesae.features.answers import Answers, AnswersInfo, read_answers, write_answers
 from kubesae.features.codes import CodeCache, Codes, CodesBuilder, CodesFile
+from kubesae.features.reasoning import list_reasoning
 from kubesae.features.stored import (
     Interpretation,
     Source,
@@ -26,6 +27,7 @@ __all__ = [
     "Interpretation",
     "Source",
     "Stored",
+    "list_reasoning",
     "read_answers",
     "read_info",
     "read_interpretation",

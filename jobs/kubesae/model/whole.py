@@ -5,7 +5,7 @@ model = load_language_model(source, "bfloat16", "Leave it out with --ce-contexts
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -46,7 +46,7 @@ def load_language_model(source: ModelSource, dtype: str, mend: str) -> nn.Module
     _check_size(source, dtype)
     what = f"the whole of {source.path!r}"
     with loading(what, WEIGHTS_ADVICE), memory_for(what, mend):
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.path,
             revision=None if source.path != source.name else source.revision,
             dtype=DTYPES[dtype],
@@ -54,6 +54,7 @@ def load_language_model(source: ModelSource, dtype: str, mend: str) -> nn.Module
             trust_remote_code=source.trust_remote_code,
             output_loading_info=True,
         )
+    model, found = loaded
     if missing := sorted(found["missing_keys"]):
         raise ConfigError(
             f"The weights of {source.path!r} lack {missing[0]}{f' and {len(missing) - 1} more' * (len(missing) > 1)}: "
@@ -68,7 +69,7 @@ def whole_bytes(source: ModelSource, dtype: str) -> int:
 
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(source.config, trust_remote_code=source.trust_remote_code)
-    return sum(parameter.numel() for parameter in empty.parameters()) * DTYPES[dtype].itemsize
+    return int(sum(parameter.numel() for parameter in empty.parameters())) * DTYPES[dtype].itemsize
 
 
 def _check_size(source: ModelSource, dtype: str) -> None:

@@ -54,7 +54,7 @@ class Contrast:
 
     @property
     def ratio_F(self) -> Floats:
-        """frequency A / frequency B: infinite where only B is 0, 1 where both are."""
+        """Frequency A over frequency B: infinite where only B is 0, 1 where both are."""
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio_F = self.frequency_a_F / self.frequency_b_F
         return np.where((self.frequency_a_F == 0) & (self.frequency_b_F == 0), 1.0, ratio_F)
@@ -64,9 +64,7 @@ def contrast(a: Means, b: Means) -> Contrast:
     """Return A against B; each has FEWEST texts or more."""
     mean_a_F, variance_a_F = _moments(a)
     mean_b_F, variance_b_F = _moments(b)
-    pooled_F = np.sqrt(
-        ((a.texts - 1) * variance_a_F + (b.texts - 1) * variance_b_F) / max(a.texts + b.texts - 2, 1)
-    )
+    pooled_F = np.sqrt(((a.texts - 1) * variance_a_F + (b.texts - 1) * variance_b_F) / max(a.texts + b.texts - 2, 1))
     auc_F, p_F = _ranks(a, b)
     active_F = (a.active_F > 0) | (b.active_F > 0)
     adjusted_F = np.ones(a.features)
@@ -112,16 +110,14 @@ def _ranks(a: Means, b: Means) -> tuple[Floats, Floats]:
     count_F = np.bincount(feature_N, minlength=features)
     zeros_F = size_a + size_b - count_F
     first_F = np.cumsum(count_F) - count_F
-    starts_N = np.r_[True, (feature_N[1:] != feature_N[:-1]) | (value_N[1:] != value_N[:-1])][: len(feature_N)]
-    group_N = np.cumsum(starts_N) - 1
-    size_G = np.bincount(group_N, minlength=1).astype(float) if len(group_N) else np.zeros(0)
-    begin_G = np.flatnonzero(starts_N)
+    begin_G = np.r_[0, 1 + np.flatnonzero((np.diff(feature_N) != 0) | (np.diff(value_N) != 0))][: len(feature_N)]
+    size_G = np.diff(np.r_[begin_G, len(feature_N)]).astype(np.float64)
+    group_N = np.repeat(np.arange(len(begin_G)), np.diff(np.r_[begin_G, len(feature_N)]))
     # ranks from 1: the zeros come first and share theirs, as every group of equal values does
     rank_G = zeros_F[feature_N[begin_G]] + begin_G - first_F[feature_N[begin_G]] + (size_G + 1) / 2
     ranks_F = np.bincount(feature_N[of_a_N], rank_G[group_N[of_a_N]], features)
     zeros_a_F = size_a - np.bincount(feature_N[of_a_N], minlength=features)
-    ranks_F = ranks_F + zeros_a_F * (zeros_F + 1) / 2
-    u_F = ranks_F - size_a * (size_a + 1) / 2
+    u_F = ranks_F + zeros_a_F * (zeros_F + 1) / 2 - size_a * (size_a + 1) / 2
     ties_F = np.bincount(feature_N[begin_G], size_G**3 - size_G, features) + zeros_F.astype(float) ** 3 - zeros_F
     total = size_a + size_b
     variance_F = size_a * size_b / 12 * (total + 1 - ties_F / (total * (total - 1)))

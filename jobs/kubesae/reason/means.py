@@ -58,8 +58,8 @@ class Means:
         number_S = np.cumsum(chosen_S) - 1
         kept_N = chosen_S[self.text_N]
         text_N = number_S[self.text_N[kept_N]]
-        entries = (part[kept_N] for part in (self.feature_N, self.mean_N, self.count_N))
-        return Means(self.features, self.tokens_S[chosen_S], text_N, *entries)
+        feature_N, mean_N, count_N = self.feature_N[kept_N], self.mean_N[kept_N], self.count_N[kept_N]
+        return Means(self.features, self.tokens_S[chosen_S], text_N, feature_N, mean_N, count_N)
 
 
 def means_of(
@@ -75,7 +75,8 @@ def means_of(
 
     """
     tokens_S = np.zeros(len(begin_S), np.int64)
-    pairs, totals, counts = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0, np.int64)]
+    pairs, counts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    totals: list[npt.NDArray[np.float64]] = [np.zeros(0)]
     for codes in files:
         first, after = codes.first_row, codes.first_row + len(codes.kept_R)
         here = np.flatnonzero((begin_S >= first) & (end_S <= after) & (end_S > begin_S))

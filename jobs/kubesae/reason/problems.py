@@ -1,7 +1,7 @@
-"""Problems to solve, from a jsonl file in the shapes of GSM8K and MATH, and the prompts that they become.
+r"""Problems to solve, from a jsonl file in the shapes of GSM8K and MATH, and the prompts that they become.
 
     {"question": "...", "answer": "... #### 42"}                                              GSM8K
-    {"problem": "...", "solution": "... \\boxed{42}", "level": "Level 3", "subject": "Algebra"}   MATH
+    {"problem": "...", "solution": "... \boxed{42}", "level": "Level 3", "subject": "Algebra"}   MATH
 
 Either may have `paraphrases`, a list of the same problem in other words, and `id`, a name.
 """
@@ -20,7 +20,6 @@ from kubesae.experiment import sha256_hex
 from kubesae.reason.scoring import stated_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -71,7 +70,9 @@ def read_problems(path: Path) -> tuple[list[Problem], str]:
         lines = data.decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}. Give a jsonl file of problems.") from error
-    problems = [_problem(line, number, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    problems = [
+        _problem(line, number, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()
+    ]
     if not problems:
         raise ConfigError(f"{path} holds no problems. Give a jsonl file with a problem a line.")
     return problems, sha256_hex(data)
@@ -128,5 +129,3 @@ class Prompts:
     def encode(self, text: str) -> npt.NDArray[np.uint32]:
         """Return the tokens of text that goes on, uint32."""
         return self._tokenizer.encode([text])[0].ids
-
-

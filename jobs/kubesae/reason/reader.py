@@ -19,7 +19,7 @@ from kubesae.model.inputs import Batch
 from kubesae.shards.flags import outlier_flags, position_flags
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -61,7 +61,7 @@ class Found:
 
     def unflagged(self) -> npt.NDArray[np.bool_]:
         """Return which entries are of unflagged tokens, [N]."""
-        return self.flags_T[self.token_N] == 0
+        return np.asarray(self.flags_T[self.token_N] == 0)
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,32 @@ class Reader:
     def read(self, sequences: Sequence[Ids]) -> list[Found]:
         """Return the features of each sequence, in order; an empty one has none."""
         found: dict[int, Found] = {}
+        self.each(sequences, found.__setitem__)
+        empty = self._found(np.zeros(0, np.uint32), torch.zeros(0, self.sae.config.d_model))
+        return [found.get(number, empty) for number in range(len(sequences))]
+
+    def each(self, sequences: Sequence[Ids], take: Callable[[int, Found], None]) -> None:
+        """Call `take` with the number of each sequence that is not empty and its features, in any order."""
         waiting: list[list[int]] = []
         tokens = 0
         for group in self._groups(sequences):
             waiting.append(group)
             tokens += len(group) * len(sequences[group[0]])
             if tokens >= _TOKENS:
-                found |= self._run(sequences, waiting)
+                self._run(sequences, waiting, take)
                 waiting, tokens = [], 0
-        found |= self._run(sequences, waiting)
-        empty = self._found(np.zeros(0, np.uint32), torch.zeros(0, self.sae.config.d_model))
-        return [found.get(number, empty) for number in range(len(sequences))]
+        self._run(sequences, waiting, take)
+
+    def outputs(self, sequences: Sequence[Ids]) -> list[torch.Tensor]:
+        """Return the layer's output [T, D] on each sequence; none may be empty."""
+        groups = list(self._groups(sequences))
+        batches = [Batch(np.stack([sequences[number] for number in group])) for group in groups]
+        found = {
+            number: x_TD
+            for place, _, x_BTD in self.engine.run(batches)
+            for number, x_TD in zip(groups[place], x_BTD, strict=True)
+        }
+        return [found[number] for number in range(len(sequences))]
 
     def _groups(self, sequences: Sequence[Ids]) -> Iterator[list[int]]:
         by_length: dict[int, list[int]] = {}
@@ -97,15 +112,13 @@ class Reader:
             numbers = by_length[length]
             yield from (numbers[at : at + self.batch] for at in range(0, len(numbers), self.batch))
 
-    def _run(self, sequences: Sequence[Ids], groups: Sequence[list[int]]) -> dict[int, Found]:
+    def _run(self, sequences: Sequence[Ids], groups: Sequence[list[int]], take: Callable[[int, Found], None]) -> None:
         if not groups:
-            return {}
+            return
         batches = [Batch(np.stack([sequences[number] for number in group])) for group in groups]
-        found = {}
         for place, _, x_BTD in self.engine.run(batches):
             for number, x_TD in zip(groups[place], x_BTD, strict=True):
-                found[number] = self._found(sequences[number], x_TD)
-        return found
+                take(number, self._found(sequences[number], x_TD))
 
     def _found(self, ids_T: Ids, x_TD: torch.Tensor) -> Found:
         x_TD = x_TD.float()

@@ -78,7 +78,7 @@ def reason_score(
     words = len(words_WR)
     sums_WF, sum_FR = np.zeros((words, features)), np.zeros((2, features))
     rows_W, rows_2 = np.zeros(words), np.zeros(2)
-    any_R = words_WR.any(0)
+    any_R = np.asarray(words_WR.any(0))
     for codes in files:
         at_R = codes.first_row + np.flatnonzero(codes.kept_R)
         rows_W += words_WR[:, at_R].sum(1)

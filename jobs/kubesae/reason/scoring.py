@@ -1,6 +1,6 @@
-"""What the answer is, and whether it is the right one: numbers, fractions, LaTeX and units are compared by value.
+r"""What the answer is, and whether it is the right one: numbers, fractions, LaTeX and units are compared by value.
 
-    is_right("So she has \\boxed{\\frac{1}{2}} cups.", "0.5")      # True
+    is_right("So she has \boxed{\frac{1}{2}} cups.", "0.5")      # True
 
 The answer of a text is, in this order: what its last \\boxed{} holds, what follows its last `####`, what follows "the
 answer is", its last number. Two answers are the same where both are numbers of the same value, or else where their
@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+_MINUS = {0x2212: "-", 0x2013: "-"}
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _HASHES = re.compile(r"####\s*([^\n]+)")
 _SAID = re.compile(r"(?:final\s+)?answer\s*(?:is|:|=)\s*:?\s*([^\n]+)", re.IGNORECASE)
@@ -24,7 +25,8 @@ _SPACES = re.compile(r"\\[,;:! ]|\\(?:quad|qquad|left|right|displaystyle)(?![a-z
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 # a number, and after it what it counts: a sign, words, or a letter or two apart from it ("5 m", but not "5x")
 _COUNTED = re.compile(
-    r"(-?\(?[\d./ ]*\d\)?)\s*(?:\\?%|°|\^\{?\\?circ\}?|\s[a-z]{1,2}(?:\^\{?\d\}?)?|\s?[a-z]{3,}[a-z -]*)\.?", re.IGNORECASE
+    r"(-?\(?[\d./ ]*\d\)?)\s*(?:\\?%|°|\^\{?\\?circ\}?|\s[a-z]{1,2}(?:\^\{?\d\}?)?|\s?[a-z]{3,}[a-z -]*)\.?",
+    re.IGNORECASE,
 )
 
 
@@ -90,7 +92,7 @@ def value_of(answer: str) -> Fraction | None:
 def normalised(answer: str) -> str:
     """Return an answer's text without what does not change its meaning: LaTeX of layout, units, spaces, `x =`."""
     text = answer.strip().strip(".").replace("\\$", "").replace("{,}", ",").replace(",\\!", ",")
-    text = _SPACES.sub(" ", _WORDS.sub(r" \1", text)).replace("−", "-").replace("–", "-")
+    text = _SPACES.sub(" ", _WORDS.sub(r" \1", text)).translate(_MINUS)
     text = re.sub(r"(\d)\s*(\\[dt]?frac)", r"\1 \2", text)
     while (shorter := _FRACTION.sub(_as_ratio, text)) != text:
         text = shorter

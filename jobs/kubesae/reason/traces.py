@@ -213,9 +213,7 @@ def merge(output: Store, source: TraceSource, name: str, problems: Sequence[Prob
             first += len(trace.tokens)
     table = pa.Table.from_pylist(rows, TRACES)
     data = table_bytes(table)
-    info = TracesInfo(
-        source=source, features=features, rows=first, traces_sha256=sha256_hex(data), codes=tuple(files)
-    )
+    info = TracesInfo(source=source, features=features, rows=first, traces_sha256=sha256_hex(data), codes=tuple(files))
     output.put(keys.reasoning(source.sae, name, "traces.parquet"), data)
     output.put(keys.reasoning(source.sae, name, keys.TRACED), info.to_json())
     return Traces(info, table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -40,9 +41,7 @@ def tables(request):
 def test_effect_sizes_are_those_of_the_dense_table(tables):
     a, b = tables
     found = contrast(sparse(a), sparse(b))
-    pooled = np.sqrt(
-        ((len(a) - 1) * a.var(0, ddof=1) + (len(b) - 1) * b.var(0, ddof=1)) / (len(a) + len(b) - 2)
-    )
+    pooled = np.sqrt(((len(a) - 1) * a.var(0, ddof=1) + (len(b) - 1) * b.var(0, ddof=1)) / (len(a) + len(b) - 2))
     for feature in range(FEATURES):
         above = (a[:, None, feature] > b[None, :, feature]).mean()
         ties = (a[:, None, feature] == b[None, :, feature]).mean()
@@ -96,7 +95,7 @@ def test_benjamini_and_hochberg():
 
 def codes_of(table_RF, kept_R, edges):
     """Return dense codes as files of a cache, cut at `edges`."""
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in pairwise(edges):
         builder = CodesBuilder(begin, end - begin, table_RF.shape[1])
         row_N, feature_N = np.nonzero(table_RF[begin:end] * kept_R[begin:end, None])
         value_N = table_RF[begin + row_N, feature_N].astype(np.float32)

@@ -104,7 +104,7 @@ def _default_name(problems: Path) -> str:
 
 
 def _text(bench: Bench, text: str, given: dict[str, Any], experiment: str, *, as_json: bool) -> None:
-    from kubesae.reason import NO_LABELS, intervention_lines, intervene_on_text, look, look_lines  # noqa: PLC0415
+    from kubesae.reason import NO_LABELS, intervene_on_text, intervention_lines, look, look_lines  # noqa: PLC0415
 
     tokens = look(bench, text, given["top"])
     edit = _edit(given)

@@ -48,7 +48,10 @@ def verdict(summary: Summary) -> str:
     tested = len({one.feature for ranking in summary.rankings for one in ranking.top})
     if summary.survived:
         what = "1 survived" if summary.survived == 1 else f"{summary.survived} survived"
-        return f"Of {tested} features tested {what}: nothing here refutes that they are about reasoning. It proves nothing."
+        return (
+            f"Of {tested} features tested {what}: nothing here refutes that they are about reasoning, and nothing proves "
+            "it. Ordinary text is what the experiment's corpora are."
+        )
     return (
         f"None of the {tested} features tested survived: each is explained by its tokens, or not shown to be more than "
         "chance, on this data."

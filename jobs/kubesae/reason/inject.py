@@ -8,7 +8,8 @@ to 90 of 100 contrastively chosen features to be about tokens. Classes are by Co
     token-driven              d >= 0.8, p < 0.01
     partially token-driven    d >= 0.5, p < 0.01
     weakly token-driven       d >= 0.2, p < 0.05
-    context-driven            less: the tokens alone do not do it
+    context-driven            d < 0.2: the tokens alone do not do it
+    undecided                 else: too few texts to tell, which is no reason to believe in the feature
 
 Legend: S texts, T tokens of one, N entries, F features.
 """
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     Entries = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
     Floats = npt.NDArray[np.float64]
 
-CLASSES = ("context-driven", "weakly token-driven", "partially token-driven", "token-driven")
+CLASSES = ("context-driven", "weakly token-driven", "partially token-driven", "token-driven", "undecided")
 LARGE, MEDIUM, SMALL = 0.8, 0.5, 0.2
 ALPHA, ALPHA_WEAK = 0.01, 0.05
 TOP = 10
@@ -212,4 +213,6 @@ def classify(d: float, p: float) -> str:
         return CLASSES[3]
     if d >= MEDIUM and p < ALPHA:
         return CLASSES[2]
-    return CLASSES[1] if d >= SMALL and p < ALPHA_WEAK else CLASSES[0]
+    if d >= SMALL:
+        return CLASSES[1] if p < ALPHA_WEAK else CLASSES[4]
+    return CLASSES[0]

@@ -78,6 +78,7 @@ class LiveModel:
         self._stops = False
         self.module.register_forward_hook(self._capture)
         self._takes = inspect.signature(model.forward).parameters.keys()
+        self._cache = "cache" if "cache" in self._takes else "past_key_values"  # as older releases call it
 
     @property
     def stop_tokens(self) -> frozenset[int]:
@@ -150,7 +151,7 @@ class LiveModel:
         """Return the logits [B, V] after the last token of each row, and the cache."""
         if editor is not None:
             editor.at(ids_BT, position_BT, mask_BT[:, -ids_BT.shape[1] :])
-        extra: dict[str, Any] = {}
+        extra: dict[str, Any] = {self._cache: cache}
         if "position_ids" in self._takes:
             extra["position_ids"] = position_BT.to(self.device)
         if "logits_to_keep" in self._takes:
@@ -158,11 +159,10 @@ class LiveModel:
         output = self.model(
             input_ids=ids_BT.to(self.device),
             attention_mask=mask_BT.to(self.device),
-            past_key_values=cache,
             use_cache=True,
             **extra,
         )
-        return output.logits[:, -1], output.past_key_values
+        return output.logits[:, -1], getattr(output, self._cache)
 
     @torch.inference_mode()
     def losses(self, ids_T: Ids, first: int, editor: Editor | None = None) -> npt.NDArray[np.float64]:

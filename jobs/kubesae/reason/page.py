@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 MOST_STRIPS = 24
 """traces that are drawn: as many right ones as wrong ones, where there are"""
 _RULES = (
-    f"Adjusted p: Mann and Whitney on held-out texts, by Benjamini and Hochberg over all active features; at most {SIGNIFICANT}.",
-    f"d: Cohen's, on held-out texts, one value a text; at least {EFFECT} in the direction that the feature was ranked for.",
+    "Adjusted p: Mann and Whitney's test on held-out texts, by Benjamini and Hochberg over all active features; at most "
+    f"{SIGNIFICANT}.",
+    f"d: Cohen's, on held-out texts, one value a text; at least {EFFECT} in the direction that the feature was ranked "
+    "for.",
     "Injection: the feature's top tokens and bigrams, put into ordinary text at random places, do not raise its largest "
-    "activation there: d below 0.2, or p of 0.05 or more. Token-driven is 0.8, partially 0.5, weakly 0.2.",
-    f"Stable: in {STABLE:.0%} or more of problems said otherwise (other words, numbers, order, or given paraphrases) the "
-    "feature keeps half of its mean activation or more.",
+    "activation there by 0.2 standard deviations (weakly token-driven), 0.5 (partially) or 0.8 (token-driven).",
+    f"Stable: in {STABLE:.0%} or more of problems said otherwise (other words, numbers, order, or given paraphrases) "
+    "the feature keeps half of its mean activation or more.",
 )
 
 

@@ -146,7 +146,7 @@ def refutations(
     if injection is None:
         found.append("injection not tested")
     elif injection != "context-driven":
-        found.append(injection)
+        found.append(f"injection {injection}" if injection == "undecided" else injection)
     if stability is None:
         found.append("paraphrases not tested")
     elif stability < STABLE:

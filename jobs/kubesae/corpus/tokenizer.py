@@ -129,7 +129,7 @@ class Tokenizer:
             ) from error
 
     def apply_chat_template(self, messages: list[dict[str, str]], template: str, *, answer: bool = False) -> str:
-        """Render messages, in a sandbox; `answer`: and what an answer begins with. Raises whatever the template does."""
+        """Render messages, in a sandbox, with `answer` up to where one begins. Raises whatever the template does."""
         return str(
             self._inner.apply_chat_template(
                 messages, chat_template=template, tokenize=False, add_generation_prompt=answer

@@ -49,12 +49,12 @@ def verdict(summary: Summary) -> str:
     if summary.survived:
         what = "1 survived" if summary.survived == 1 else f"{summary.survived} survived"
         return (
-            f"Of {tested} features tested {what}: nothing here refutes that they are about reasoning, and nothing proves "
-            "it. Ordinary text is what the experiment's corpora are."
+            f"Of {tested} features tested {what}: nothing here refutes that they are about reasoning, and nothing "
+            "proves it. What is ordinary text is what the experiment's corpora are."
         )
     return (
-        f"None of the {tested} features tested survived: each is explained by its tokens, or not shown to be more than "
-        "chance, on this data."
+        f"None of the {tested} features tested survived: on this data nothing shows a feature of reasoning that is "
+        "more than its tokens, more than chance, and the same in other words."
     )
 
 

@@ -3,8 +3,8 @@
     found = contrast(wrong, correct)        # Means of either
     found.auc_F, found.d_F, found.p_F, found.adjusted_F
 
-Only entries above 0 are looked at: zeros are counted, not stored. Every statistic is the one that the dense [S, F] table
-would give. A, B: the populations; S texts, N entries, F features.
+Only entries above 0 are looked at: zeros are counted, not stored. Every statistic is the one that the dense table
+[S, F] would give. A, B: the populations; S texts, N entries, F features.
 """
 
 from __future__ import annotations

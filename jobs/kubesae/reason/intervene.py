@@ -2,8 +2,8 @@
 
 Controls have the edit's very lengths on the very tokens, in other directions: random ones, decoder rows of other
 features, and the feature's own turned round. Shares of right answers have Wilson's interval; changes of the
-cross-entropy have a bootstrap's, seeded. Results are kept variant by variant in `interventions.json`: killed and started
-again, what is there is not done again.
+cross-entropy have a bootstrap's, seeded. Results are kept variant by variant in `interventions.json`: killed and
+started again, what is there is not done again.
 """
 
 from __future__ import annotations

@@ -90,7 +90,8 @@ def means_of(
         pair_N = codes.features_N()[within_N].astype(np.int64) * len(begin_S) + text_N[within_N]
         pair, place_N, count = np.unique(pair_N, return_inverse=True, return_counts=True)
         pairs.append(pair)
-        totals.append(np.bincount(place_N, codes.value_N[within_N].astype(np.float64), len(pair)))
+        weight_N = codes.value_N[within_N].astype(np.float64)
+        totals.append(np.bincount(place_N, weight_N, len(pair)).astype(np.float64))
         counts.append(count.astype(np.int64))
     pair, total, count = np.concatenate(pairs), np.concatenate(totals), np.concatenate(counts)
     order = np.argsort(pair, kind="stable")

@@ -25,14 +25,10 @@ if TYPE_CHECKING:
 MOST_STRIPS = 24
 """traces that are drawn: as many right ones as wrong ones, where there are"""
 _RULES = (
-    "Adjusted p: Mann and Whitney's test on held-out texts, by Benjamini and Hochberg over all active features; at most "
-    f"{SIGNIFICANT}.",
-    f"d: Cohen's, on held-out texts, one value a text; at least {EFFECT} in the direction that the feature was ranked "
-    "for.",
-    "Injection: the feature's top tokens and bigrams, put into ordinary text at random places, do not raise its largest "
-    "activation there by 0.2 standard deviations (weakly token-driven), 0.5 (partially) or 0.8 (token-driven).",
-    f"Stable: in {STABLE:.0%} or more of problems said otherwise (other words, numbers, order, or given paraphrases) "
-    "the feature keeps half of its mean activation or more.",
+    f"Adjusted p: Mann and Whitney's test on held-out texts, over all active features; at most {SIGNIFICANT}.",
+    f"d: Cohen's, on held-out texts, one value a text; at least {EFFECT} in the direction of the ranking.",
+    "Injection: its top tokens and bigrams, put into ordinary text, do not raise it by 0.2 deviations or more.",
+    f"Stable: it keeps half of its mean activation or more in {STABLE:.0%} or more of problems that are said otherwise.",
 )
 
 

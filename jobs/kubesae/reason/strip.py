@@ -27,7 +27,8 @@ STYLE = """
 .strips label { margin-right: 14px; } .strips details { margin: 8px 0; } .strips summary { cursor: pointer; }
 .strips svg { width: auto; max-width: none; height: auto; } .strips .row { overflow-x: auto; }
 .strips path { fill: var(--train); } .s1 { opacity: .25; } .s2 { opacity: .5; } .s3 { opacity: .75; }
-.strips a text { fill: var(--train); } .strips .column { fill: transparent; } .strips .column:hover { fill: var(--line); }
+.strips a text { fill: var(--train); } .strips .column { fill: transparent; fill-opacity: .5; }
+.strips .column:hover { fill: var(--line); }
 .trace { font-size: 13px; overflow-wrap: anywhere; color: var(--quiet); }
 .right::marker, .right b { color: var(--train); } .wrong::marker, .wrong b { color: var(--val); }
 #only-right:checked ~ .wrong, #only-right:checked ~ .unknown { display: none; }
@@ -56,10 +57,8 @@ def strip(
 ) -> str:
     """Return a strip as SVG: `pieces` are the tokens' texts; entries are of tokens counted from the trace's first."""
     high, wide = _CELL * 2, _NAME + _CELL * len(pieces)
-    parts = [
-        f'<svg class="strip" width="{wide}" height="{high * len(features) + 2}" role="img" '
-        f'aria-label="features by token">'
-    ]
+    size = f'width="{wide}" height="{high * len(features) + 2}"'
+    parts = [f'<svg class="strip" {size} role="img" aria-label="features by token">']
     for row, feature in enumerate(features):
         mine = feature_N == feature
         level_N = np.ceil(4 * value_N[mine] / value_N[mine].max()).clip(1, 4).astype(int)
@@ -74,7 +73,7 @@ def strip(
                 )
                 parts.append(f'<path class="s{level}" d="{cells}"/>')
     parts += [
-        f'<rect class="column" style="fill-opacity:.5" x="{_NAME + _CELL * place}" y="0" width="{_CELL}" '
+        f'<rect class="column" x="{_NAME + _CELL * place}" y="0" width="{_CELL}" '
         f'height="{high * len(features)}"><title>{place}: {escape(visible(piece))}</title></rect>'
         for place, piece in enumerate(pieces)
     ]

@@ -24,8 +24,8 @@ WAIT, SO, THEN = 20, 21, 22
 class Planted:
     """A forward pass whose output at a token holds what is planted; every token also has a direction of its own.
 
-    Direction TOKEN: the token is WAIT. BIGRAM: it is THEN, after SO. CONTEXT: it is WAIT, and some token above 50 stands
-    five places or more before it, which ordinary texts (below 50) never hold.
+    Direction TOKEN: the token is WAIT. BIGRAM: it is THEN, after SO. CONTEXT: it is WAIT, and a token above 50 stands
+    five places or more before it, which ordinary texts never hold.
     """
 
     def run(self, batches):
@@ -178,7 +178,7 @@ def test_rewritings_are_these():
 class Letters:
     """Prompts of one token a character, modulo the planted alphabet."""
 
-    def ids(self, text, where):
+    def ids(self, text, _where):
         return self.encode(text)
 
     def encode(self, text):

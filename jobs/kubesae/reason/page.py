@@ -28,7 +28,7 @@ _RULES = (
     f"Adjusted p: Mann and Whitney's test on held-out texts, over all active features; at most {SIGNIFICANT}.",
     f"d: Cohen's, on held-out texts, one value a text; at least {EFFECT} in the direction of the ranking.",
     "Injection: its top tokens and bigrams, put into ordinary text, do not raise it by 0.2 deviations or more.",
-    f"Stable: it keeps half of its mean activation or more in {STABLE:.0%} or more of problems that are said otherwise.",
+    f"Stable: it keeps half of its mean activation or more in {STABLE:.0%} or more of problems said otherwise.",
 )
 
 

@@ -14,9 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from kubesae.cli.main import _run
 from kubesae.errors import ConfigError
-from kubesae.experiment import Interpret
 from kubesae.features import list_reasoning
-from kubesae.interpret import interpret
 from kubesae.ledger import keys
 from kubesae.model import resolve_model, whole
 from kubesae.reason import Asked, Bench, Edit, intervene, reason
@@ -41,7 +39,9 @@ def experiment(tmp_path_factory):
     collect_all(experiment)
     store = open_store(experiment.data)
     write_sae(store, layer=LAYER, d_model=32)
-    interpret(store, store, None, Interpret(top_k=4, samples=2, context_tokens=4))
+    file = folder / "experiment.yaml"
+    file.write_text(yaml.safe_dump(experiment.model_dump(mode="json")))
+    assert _run(["interpret", str(file)]) == 0
     return experiment
 
 
@@ -227,13 +227,18 @@ def test_a_model_without_head_is_not_run_with_a_random_one(experiment, tmp_path)
     assert source.num_layers == LAYERS
 
 
-def test_without_ordinary_text_the_ranking_says_so(experiment, problems, tmp_path):
+def test_without_ordinary_text_the_ranking_says_so(experiment, problems, tmp_path, capsys):
     shutil.copytree(experiment.data, tmp_path / "data")
     shutil.rmtree(tmp_path / "data" / "interpret")
     moved = experiment.model_copy(update={"data": str(tmp_path / "data")})
     summary = reason(bench_of(moved), asked_of(problems, "bare", limit=2))
     assert "Run `kubesae interpret` first" in summary.rankings[0].missing
     assert summary.interpretation_sha256 == ""
+    file = tmp_path / "moved.yaml"
+    file.write_text(yaml.safe_dump(moved.model_dump(mode="json")))
+    code, out, _ = command(capsys, file, "--text", "red bird")
+    assert code == 0
+    assert out.splitlines()[-1] == f"No labels: `kubesae interpret {file}` makes them."
 
 
 def test_an_intervention_has_its_controls_and_is_kept(done, problems, experiment):
@@ -285,7 +290,10 @@ def test_a_text_is_shown_token_by_token(file, capsys, engine):
     code, out, _ = command(capsys, file, "--text", "red bird", "--engine", engine)
     assert code == 0
     assert "left out of statistics: first position" in out
-    assert out.splitlines()[-1].startswith("No labels: `kubesae interpret ")
+    assert "No labels" not in out
+    labels = [one["label"] for token in tokens for one in token["features"]]
+    assert labels
+    assert all(isinstance(label, str) for label in labels)
 
 
 def test_an_intervention_on_a_text_is_shown(file, capsys):

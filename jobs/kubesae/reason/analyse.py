@@ -67,7 +67,7 @@ def reason(
 
 
 def _settings(asked: Asked) -> dict[str, int]:
-    names = ("tested", "texts", "text_tokens", "paraphrased", "seed")
+    names = ("paraphrased", "seed", "tested", "text_tokens", "texts")  # as what is stored has them: by name
     return {name: getattr(asked, name) for name in names}
 
 

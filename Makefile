@@ -26,7 +26,7 @@ lock: ## lock what pyproject.toml asks for (UPGRADE=--upgrade: all of it to newe
 	$(UV_COMPILE) -o requirements/batch.txt -c requirements/dev.txt pyproject.toml --extra batch --extra webdataset
 	$(UV_COMPILE) -o requirements/operator.txt -c requirements/dev.txt pyproject.toml --extra kubernetes
 	$(UV_COMPILE) -o requirements/core.txt -c requirements/dev.txt pyproject.toml
-	for list in bench/rivals/*.in; do $(UV_COMPILE) --override bench/rivals/overrides.txt -o "$${list%.in}.txt" "$$list"; done
+	for list in bench/rivals/*.in; do $(UV_COMPILE) $$(grep -o -- --no-deps "$$list") --override bench/rivals/overrides.txt -o "$${list%.in}.txt" "$$list"; done
 
 fmt: setup ## format the code and mend what can be mended
 	@$(BIN)/ruff check --fix --quiet --exit-zero .

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubesae.cli.console import say
-from kubesae.cli.options import choose_sae, experiment_options, format_option, overrides, resolve
+from kubesae.cli.options import SAE_FORMATS, choose_sae, experiment_options, format_option, overrides, resolve
 from kubesae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,26 +15,60 @@ if TYPE_CHECKING:
 
     from kubesae.sae import Sae
 
+FEATURE_FORMATS = ("delphi", "sae-dashboard", "neuronpedia", "circuit-tracer", "sae-bench", "parquet")
+"""keys of `kubesae.export.FORMATS`, which loads torch"""
+
 
 @click.command("export")
 @experiment_options()
-@format_option
+@format_option(*FEATURE_FORMATS)
 @click.option("--to", "target", metavar="TEXT", required=True, help="folder or s3://bucket/prefix for its files")
 @click.option("--sae-name", help="which SAE (default: the experiment's, or the only one there is)")
+@click.option("--features", metavar="LIST", help="these alone, such as 0,5,10-20, of what is said of features  [default: all]")
 @click.option(
     "--from", "origin", metavar="TEXT", help="folder or s3://bucket/prefix of an SAE, in place of an experiment"
 )
 def command(
-    experiment: Path | None, format_name: str, target: str, sae_name: str | None, origin: str | None, **flags: Any
+    experiment: Path | None,
+    format_name: str,
+    target: str,
+    sae_name: str | None,
+    features: str | None,
+    origin: str | None,
+    **flags: Any,
 ) -> None:
-    """Write an SAE in the format of another library, which loads it as it is.
+    """Write an SAE, or what is known of its features, as another library opens it.
 
-    Writes the weights of its best checkpoint to the folder --to, for activations as the model gives them: features and
-    reconstructions are those of `kubesae.load_sae`. A format that cannot hold the SAE exactly is refused.
+    \b
+    The weights of the best checkpoint, for activations as the model gives them:
+      sae-lens, sparsify, dictionary-learning
+    Its interpretation (`kubesae interpret` first):
+      delphi          which latents are active where, for explaining and scoring
+      sae-dashboard   dashboards of features, as SAEDashboard makes them for Neuronpedia
+      neuronpedia     a folder for Neuronpedia's bulk import, labels included
+      circuit-tracer  features for its viewer, read by range; all of them
+      parquet         the tables, with a README of their columns
+    Its evaluation (`kubesae evaluate` first):
+      sae-bench       a result of SAEBench's core evaluation
+
+    Features and reconstructions are those of `kubesae.load_sae`, activations those of `kubesae interpret`. What a format
+    cannot hold exactly is refused, and other files are not replaced.
     """
     if origin is not None and (experiment is not None or sae_name is not None):
         raise ConfigError("--from names an SAE by itself: leave out the experiment and --sae-name, or --from.")
-    name, sae = _load(experiment, sae_name, origin, overrides(flags))
+    if format_name in FEATURE_FORMATS:
+        if origin is not None:
+            raise ConfigError(f"--format {format_name} is about an interpreted SAE: give its experiment, not --from.")
+        _export_features(experiment, format_name, target, sae_name, features, overrides(flags))
+    elif features is not None:
+        raise ConfigError(f"--format {format_name} writes an SAE, with all its features: leave out --features.")
+    else:
+        _export_sae(format_name, target, *_load(experiment, sae_name, origin, overrides(flags)))
+    if target.startswith("s3://"):
+        say("It reads folders: copy the files from the bucket to one first, and give that.")
+
+
+def _export_sae(format_name: str, target: str, name: str, sae: Sae) -> None:
     from kubesae.sae.formats import export_sae  # noqa: PLC0415 - keeps --help fast
     from kubesae.store import open_store  # noqa: PLC0415
 
@@ -44,8 +78,28 @@ def command(
     for file, size in exported.files.items():
         say(f"    {file}  {size:,} bytes")
     say(f"Load it: {exported.loading}")
-    if target.startswith("s3://"):
-        say("It reads folders: copy the files from the bucket to one first, and give that.")
+
+
+def _export_features(
+    experiment: Path | None,
+    format_name: str,
+    target: str,
+    sae_name: str | None,
+    features: str | None,
+    given: dict[str, Any],
+) -> None:
+    resolved = resolve(experiment, given)
+    from kubesae.export import FORMATS, Subject, export  # noqa: PLC0415 - keeps --help fast
+    from kubesae.store import open_store  # noqa: PLC0415
+
+    data, output = open_store(resolved.data), open_store(resolved.output_prefix)
+    subject = Subject.open(data, output, choose_sae(resolved, sae_name), features)
+    written = export(subject, format_name, open_store(target))
+    size = sum(written.files.values())
+    say(f"✓ SAE {subject.named.name} written for {format_name}: {len(written.files):,} files, {size:,} bytes")
+    for sentence in subject.missing():
+        say(f"  {sentence}")
+    say(f"Open it: {FORMATS[format_name].loading(written.url)}")
 
 
 def _load(experiment: Path | None, sae_name: str | None, origin: str | None, given: dict[str, Any]) -> tuple[str, Sae]:

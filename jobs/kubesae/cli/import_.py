@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command("import")
 @experiment_options()
-@format_option
+@format_option()
 @click.option("--from", "origin", metavar="TEXT", required=True, help="folder or s3://bucket/prefix of its files")
 @click.option("--sae-name", metavar="TEXT", required=True, help="the name that it gets here")
 @click.option("--layer", type=click.IntRange(0), required=True, help="layer whose output it reconstructs")

@@ -25,6 +25,9 @@ F = Any
 # Fields that take a folder, among other things: a shell completes these.
 FOLDERS = frozenset({"data", "output", "model"})
 
+SAE_FORMATS = ("sae-lens", "sparsify", "dictionary-learning")
+"""keys of `kubesae.sae.formats.FORMATS`, which loads torch"""
+
 
 def experiment_options(*fields: str) -> Callable[[F], F]:
     """Give a command the EXPERIMENT argument and a flag for each of `fields`, dotted as in "pilot.tokens"."""
@@ -86,10 +89,10 @@ def check_share(index: int | None, of: int | None) -> tuple[int, int]:
     return index, of
 
 
-def format_option(command: F) -> F:
-    """Give a command the flag --format: that of another library's SAEs."""
-    names = click.Choice(["sae-lens", "sparsify", "dictionary-learning"])
-    return click.option("--format", "format_name", type=names, required=True, help="the other library")(command)
+def format_option(*others: str) -> Callable[[F], F]:
+    """Give a command the flag --format: that of another library's SAEs, or one of `others`."""
+    names = click.Choice([*SAE_FORMATS, *others])
+    return click.option("--format", "format_name", type=names, required=True, help="the other library, or its format")
 
 
 def section_fields(section: str) -> list[str]:

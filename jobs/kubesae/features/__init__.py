@@ -4,7 +4,7 @@ cache = read_interpretation(output, "layer-012-topk-4608", named.sha256).cache(o
 rows, activations = cache.of(12845)
 """
 
-from kubesae.features.answers import Answers, AnswersInfo, read_answers, write_answers
+from kubesae.features.answers import SCHEMAS, Answers, AnswersInfo, read_answers, write_answers
 from kubesae.features.codes import CodeCache, Codes, CodesBuilder, CodesFile
 from kubesae.features.reasoning import list_reasoning
 from kubesae.features.stored import (
@@ -14,10 +14,12 @@ from kubesae.features.stored import (
     read_info,
     read_interpretation,
     read_stored,
+    table_bytes,
     write_stored,
 )
 
 __all__ = [
+    "SCHEMAS",
     "Answers",
     "AnswersInfo",
     "CodeCache",
@@ -32,6 +34,7 @@ __all__ = [
     "read_info",
     "read_interpretation",
     "read_stored",
+    "table_bytes",
     "write_answers",
     "write_stored",
 ]

@@ -249,25 +249,38 @@ class CodeCache:
 
     def of(self, feature: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Return all global rows on which a feature is active, ascending, and its activations, by ranged reads."""
-        parts = [self._part(file, feature) for file in self.listed]
+        parts = [codes.of(0) for codes in self.between(feature, feature + 1)]
         if not parts:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
         return np.concatenate([rows for rows, _ in parts]), np.concatenate([values for _, values in parts])
 
-    def _part(self, file: CodesFile, feature: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    def between(self, first: int, after: int) -> Iterator[Codes]:
+        """Yield the codes of features `first` to `after` - 1 alone, which count from 0 there, by ranged reads.
+
+        Which rows were kept is not read: `kept_R` is empty. Raises as `files`, but digests are not compared.
+        """
+        return (self._part(file, first, after) for file in self.listed)
+
+    def _part(self, file: CodesFile, first: int, after: int) -> Codes:
         where = self.store.url_of(file.key)
         try:
             length = int.from_bytes(self.store.read(file.key, 0, 8), "little")
             header = json.loads(self.store.read(file.key, 8, 8 + length))
 
-            def part(name: str, first: int, after: int, kind: str) -> npt.NDArray[np.generic]:
+            def part(name: str, begin: int, end: int, kind: str) -> npt.NDArray[np.generic]:
                 start, width = 8 + length + header[name]["data_offsets"][0], np.dtype(kind).itemsize
-                return np.frombuffer(self.store.read(file.key, start + first * width, start + after * width), kind)
+                data = self.store.read(file.key, start + begin * width, start + end * width)
+                found = np.frombuffer(data, kind)
+                if len(found) != end - begin:
+                    raise ValueError(f"{name} ends early")
+                return found
 
-            first, after = part("offsets", feature, feature + 2, "<i8").tolist()
-            if first == after:
-                return np.zeros(0, np.int64), np.zeros(0, np.float32)
-            rows, values = part("rows", first, after, "<u4"), part("values", first, after, "<f4")
+            offset_F = part("offsets", first, after + 1, "<i8").astype(np.int64)
+            low, high = int(offset_F[0]), int(offset_F[-1])
+            rows, values = np.zeros(0, np.uint32), np.zeros(0, np.float32)
+            if low < high:
+                rows = part("rows", low, high, "<u4").astype(np.uint32)
+                values = part("values", low, high, "<f4").astype(np.float32)
         except (ValueError, KeyError, IndexError) as error:
             raise DamagedError(f"{where} does not hold codes: {error!r}. {_AGAIN}") from error
-        return file.first_row + rows.astype(np.int64), values.astype(np.float32)
+        return Codes(file.first_row, np.zeros(0, np.bool_), offset_F - low, rows, values)

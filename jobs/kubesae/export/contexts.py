@@ -1,0 +1,112 @@
+"""The rows that are shown of each feature, as other tools take them: texts of tokens, and the activation on each.
+
+F = features, E = shown rows, T = tokens of all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import pyarrow as pa
+
+    from kubesae.corpus import Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A shown row: text and activation of each token of its window, which of them it is, its own activation."""
+
+    row: int
+    tokens: list[str]
+    values: list[float]
+    at: int
+    activation: float
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """The rows of a table of examples or samples (`kubesae.features.stored`), by feature.
+
+    Attributes:
+        offset_F: int64 [F + 1], where the rows of each feature begin.
+        start_E: int64 [E + 1], where the tokens of each row begin.
+        at_E: int64 [E], which of them is the row itself.
+        row_E: int64 [E], global row.
+        activation_E: float32 [E].
+        token_T: int64 [T], token ids.
+        value_T: float32 [T], the feature's activation on each.
+
+    """
+
+    offset_F: npt.NDArray[np.int64]
+    start_E: npt.NDArray[np.int64]
+    at_E: npt.NDArray[np.int64]
+    row_E: npt.NDArray[np.int64]
+    activation_E: npt.NDArray[np.float32]
+    token_T: npt.NDArray[np.int64]
+    value_T: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, table: pa.Table, features: int) -> Contexts:
+        """Take in a table about `features` features."""
+        before_E, after_E = (pc.list_value_length(table[name]).to_numpy() for name in ("before", "after"))
+        start_E = np.concatenate([[0], np.cumsum(before_E + 1 + after_E, dtype=np.int64)])
+        token_T = np.empty(start_E[-1], np.int64)
+        itself = np.zeros(len(token_T), np.bool_)
+        itself[start_E[:-1] + before_E] = True
+        # what is left are the tokens before and after each row, by turns
+        place_E = np.arange(len(token_T)) - np.repeat(start_E[:-1], np.diff(start_E))
+        earlier = place_E < np.repeat(before_E, np.diff(start_E))
+        token_T[itself] = table["token"].to_numpy()
+        token_T[earlier] = pc.list_flatten(table["before"]).to_numpy()
+        token_T[~earlier & ~itself] = pc.list_flatten(table["after"]).to_numpy()
+        return cls(
+            offset_F=np.searchsorted(table["feature"].to_numpy(), np.arange(features + 1)),
+            start_E=start_E,
+            at_E=before_E.astype(np.int64),
+            row_E=table["row"].to_numpy(),
+            activation_E=table["activation"].to_numpy(),
+            token_T=token_T,
+            value_T=pc.list_flatten(table["activations"]).to_numpy(),
+        )
+
+    def rows_of(self, feature: int) -> range:
+        """Return the numbers of a feature's rows."""
+        return range(*self.offset_F[feature : feature + 2].tolist())
+
+    def context(self, number: int, texts: Mapping[int, str]) -> Context:
+        """Return one of the rows."""
+        here = slice(self.start_E[number], self.start_E[number + 1])
+        return Context(
+            row=int(self.row_E[number]),
+            tokens=[texts[token] for token in self.token_T[here].tolist()],
+            values=exact(self.value_T[here]),
+            at=int(self.at_E[number]),
+            activation=exact(self.activation_E[number : number + 1])[0],
+        )
+
+
+def exact(values: npt.NDArray[np.float32]) -> list[float]:
+    """Return numbers that have no more digits than it takes to tell these from other float32."""
+    return [float(str(value)) if value else 0.0 for value in values]
+
+
+def token_texts(vocabulary: Vocabulary, ids: Iterable[int]) -> dict[int, str]:
+    """Return the text of each token as it reads after another one, so that ` the` keeps its space.
+
+    Decoders drop the space of a text's first token: what a token adds to itself is what it reads as. Bytes that are no
+    whole character show as U+FFFD.
+    """
+    found = {}
+    for token in set(ids):
+        once, twice = vocabulary.text([token]), vocabulary.text([token, token])
+        found[token] = twice[len(once) :] if twice.startswith(once) else once
+    return found

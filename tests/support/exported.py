@@ -1,0 +1,91 @@
+"""The small synthetic experiment, interpreted, with answers about its features; and environments of other libraries."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from kubesae.experiment import Interpret
+from kubesae.export import Subject
+from kubesae.features import SCHEMAS, write_answers
+from kubesae.interpret import interpret
+from kubesae.store import open_store
+from small_experiment import write_small
+from small_sae import D_SAE, DEAD, write_sae
+
+if TYPE_CHECKING:
+    from kubesae.store import Store
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = Interpret(top_k=6, samples=5, context_tokens=4)
+
+
+def interpreted(folder: Path, *, answered: bool = True, **changes: object) -> Store:
+    """Write the small experiment, its SAE and what `interpret` makes of it."""
+    store = open_store(str(folder))
+    write_small(store, **changes)
+    write_sae(store)
+    stored = interpret(store, store, "small", SETTINGS).stored
+    if answered:
+        write_answers(store, "small", stored.info.to_json(), answers(), head="0" * 40, coactivation_rows=1003)
+    return store
+
+
+def subject(store: Store, features: str | None = None) -> Subject:
+    """Open it."""
+    return Subject.open(store, store, "small", features)
+
+
+def answers() -> dict[str, pa.Table]:
+    """Return answers of the right shape, whose numbers follow from the feature's."""
+    rows = range(D_SAE)
+    dead = [feature == DEAD for feature in rows]
+    columns = {
+        "labels": {
+            "feature": rows,
+            "label": ["" if gone else f"token 'w{feature + 2}'" for feature, gone in enumerate(dead)],
+            "kind": ["dead" if gone else "token" for gone in dead],
+            "purity": [0.0 if gone else 0.5 for gone in dead],
+            "token": [-1 if gone else feature + 2 for feature, gone in enumerate(dead)],
+            **{name: [False] * D_SAE for name in ("dense", "single_token", "positional")},
+        },
+        "logits": {
+            "feature": rows,
+            "high_tokens": [[feature + 2, 7] for feature in rows],
+            "high_values": [[1.1, 0.1 * feature] for feature in rows],
+            "low_tokens": [[3] for _ in rows],
+            "low_values": [[-0.3] for _ in rows],
+        },
+        "neighbours": {
+            "feature": rows,
+            "neighbours": [[(feature + 1) % D_SAE] for feature in rows],
+            "cosines": [[0.7] for _ in rows],
+        },
+        "coactivation": {"feature": rows, **{name: [[]] * D_SAE for name in ("others", "counts", "jaccard", "npmi")}},
+        "populations": {
+            "feature": rows,
+            "population": ["planted"] * D_SAE,
+            "rows": [900] * D_SAE,
+            "count": rows,
+            "mean_active": [1.0] * D_SAE,
+        },
+    }
+    return {
+        name: pa.table({column: list(values) for column, values in found.items()}).cast(SCHEMAS[name])
+        for name, found in columns.items()
+    }
+
+
+def python_of(name: str) -> str:
+    """Return the interpreter of another library's environment (`bench/rivals/<name>.txt`), made at the first use."""
+    code = f"from bench.support.environment import python_of; print(python_of({name!r}))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(["jobs", "tests/support"])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return done.stdout.strip()

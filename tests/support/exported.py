@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from kubesae.experiment import Interpret
-from kubesae.export import Subject
+from kubesae.export import Subject, export
 from kubesae.features import SCHEMAS, write_answers
 from kubesae.interpret import interpret
 from kubesae.store import open_store
@@ -19,17 +22,19 @@ from small_experiment import write_small
 from small_sae import D_SAE, DEAD, write_sae
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from kubesae.store import Store
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = Interpret(top_k=6, samples=5, context_tokens=4)
 
 
-def interpreted(folder: Path, *, answered: bool = True, **changes: object) -> Store:
+def interpreted(folder: Path, *, answered: bool = True, scale: float = 1, **changes: Any) -> Store:
     """Write the small experiment, its SAE and what `interpret` makes of it."""
     store = open_store(str(folder))
     write_small(store, **changes)
-    write_sae(store)
+    write_sae(store, scale=scale)
     stored = interpret(store, store, "small", SETTINGS).stored
     if answered:
         write_answers(store, "small", stored.info.to_json(), answers(), head="0" * 40, coactivation_rows=1003)
@@ -39,6 +44,26 @@ def interpreted(folder: Path, *, answered: bool = True, **changes: object) -> St
 def subject(store: Store, features: str | None = None) -> Subject:
     """Open it."""
     return Subject.open(store, store, "small", features)
+
+
+def written(store: Store, name: str, folder: Path, features: str | None = None) -> Store:
+    """Export to a folder in `folder` and return the store of it."""
+    out = open_store(str(folder / name))
+    export(subject(store, features), name, out)
+    return out
+
+
+def json_lines(store: Store, key: str) -> list[dict[str, Any]]:
+    """Return the rows of a gzipped file."""
+    return [json.loads(line) for line in gzip.decompress(store.read(key)).splitlines()]
+
+
+def dense(opened: Subject) -> npt.NDArray[np.float32]:
+    """Return all activations [rows, features] from the sparse codes."""
+    f_RF = np.zeros((opened.plan.tokens, D_SAE), np.float32)
+    for codes in opened.cache.files():
+        f_RF[codes.first_row + codes.row_N.astype(np.int64), codes.features_N()] = codes.value_N
+    return f_RF
 
 
 def answers() -> dict[str, pa.Table]:

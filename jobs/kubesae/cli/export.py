@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubesae.cli.console import say
-from kubesae.cli.options import SAE_FORMATS, choose_sae, experiment_options, format_option, overrides, resolve
+from kubesae.cli.options import choose_sae, experiment_options, format_option, overrides, resolve
 from kubesae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ FEATURE_FORMATS = ("delphi", "sae-dashboard", "neuronpedia", "circuit-tracer", "
 @format_option(*FEATURE_FORMATS)
 @click.option("--to", "target", metavar="TEXT", required=True, help="folder or s3://bucket/prefix for its files")
 @click.option("--sae-name", help="which SAE (default: the experiment's, or the only one there is)")
-@click.option("--features", metavar="LIST", help="these alone, such as 0,5,10-20, of what is said of features  [default: all]")
+@click.option(
+    "--features", metavar="LIST", help="these alone, such as 0,5,10-20, of what is said of features  [default: all]"
+)
 @click.option(
     "--from", "origin", metavar="TEXT", help="folder or s3://bucket/prefix of an SAE, in place of an experiment"
 )
@@ -37,7 +39,7 @@ def command(
     origin: str | None,
     **flags: Any,
 ) -> None:
-    """Write an SAE, or what is known of its features, as another library opens it.
+    r"""Write an SAE, or what is known of its features, as another library opens it.
 
     \b
     The weights of the best checkpoint, for activations as the model gives them:
@@ -51,8 +53,8 @@ def command(
     Its evaluation (`kubesae evaluate` first):
       sae-bench       a result of SAEBench's core evaluation
 
-    Features and reconstructions are those of `kubesae.load_sae`, activations those of `kubesae interpret`. What a format
-    cannot hold exactly is refused, and other files are not replaced.
+    Features and reconstructions are those of `kubesae.load_sae`, activations those of `kubesae interpret`. What a
+    format cannot hold is refused, and other files are not replaced.
     """
     if origin is not None and (experiment is not None or sae_name is not None):
         raise ConfigError("--from names an SAE by itself: leave out the experiment and --sae-name, or --from.")

@@ -3,9 +3,9 @@
     features/index.json.gz           {"12": {"filename": "layer-12.bin", "offsets": [0, 5123, ...]}}
     features/layer-12.bin            of each feature 4 bytes, how many follow, little-endian, then zlib: its JSON
 
-A feature's JSON has the fields of `circuit_tracer.frontend.feature_models.Model`. `quantile_values` are percentiles 1 to
-99 of the activations, within a bin of the histogram taken as evenly spread. The index finds a feature by its place, so
-all of them are there: a dead one has no examples.
+A feature's JSON has the fields of `circuit_tracer.frontend.feature_models.Model`. `quantile_values` are percentiles 1
+to 99 of the activations, within a bin of the histogram taken as evenly spread. The index finds a feature by its place,
+so all of them are there: a dead one has no examples.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Records:
     def record(self, feature: int) -> dict[str, Any]:
         """Return a feature's JSON."""
         numbers = self._subject.stored.statistics.slice(feature, 1).to_pylist()[0]
-        most = exact(np.float32([numbers["max"]]))[0]
+        most = exact([numbers["max"]])[0]
         return {
             "transcoder_id": self._subject.named.name,
             "index": feature,

@@ -90,13 +90,13 @@ class Contexts:
             tokens=[texts[token] for token in self.token_T[here].tolist()],
             values=exact(self.value_T[here]),
             at=int(self.at_E[number]),
-            activation=exact(self.activation_E[number : number + 1])[0],
+            activation=exact([self.activation_E[number]])[0],
         )
 
 
-def exact(values: npt.NDArray[np.float32]) -> list[float]:
-    """Return numbers that have no more digits than it takes to tell these from other float32."""
-    return [float(str(value)) if value else 0.0 for value in values]
+def exact(values: npt.ArrayLike) -> list[float]:
+    """Return numbers that have no more digits than it takes to tell these float32 from others."""
+    return [float(str(value)) if value else 0.0 for value in np.asarray(values, np.float32)]
 
 
 def token_texts(vocabulary: Vocabulary, ids: Iterable[int]) -> dict[int, str]:

@@ -110,7 +110,7 @@ class Dashboards:
     def feature(self, feature: int) -> dict[str, Any]:
         """Return the dashboard of a feature that is active."""
         high, low = (self.logits(feature, side) for side in ("high", "low"))
-        most = exact(np.float32([self._number("max", feature)]))[0]
+        most = exact([self._number("max", feature)])[0]
         return {
             "feature_index": feature,
             **self._alignment(feature),
@@ -152,7 +152,7 @@ class Dashboards:
         if row is None:
             return [], []
         tokens, values = row[f"{side}_tokens"][:_LOGITS], row[f"{side}_values"][:_LOGITS]
-        return [self.texts[token] for token in tokens], exact(np.float32(values))
+        return [self.texts[token] for token in tokens], exact(values)
 
     def _activations(self, feature: int, most: float) -> Iterator[dict[str, Any]]:
         for number in self.examples.rows_of(feature):
@@ -162,12 +162,11 @@ class Dashboards:
         for number in self.samples.rows_of(feature):
             shown = self.samples.context(number, self.texts)
             sampled.setdefault(shown.row, shown)
-        max_F = np.float32([most])
         for interval in reversed(range(spread.INTERVALS)):
             inside = [
                 shown
                 for shown in sampled.values()
-                if spread.bin_of(np.float32([shown.activation]), max_F)[0] // _BINS_EACH == interval
+                if int(spread.bin_of(shown.activation, most)) // _BINS_EACH == interval
             ]
             for shown in inside[:PER_INTERVAL]:
                 yield _activation(shown, edges[interval], edges[interval + 1], shares[interval])

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,7 @@ def write(subject: Subject, target: Target) -> None:
     chosen_F = np.zeros(subject.stored.info.features, np.bool_)
     chosen_F[subject.features] = True
     edges = split_edges(np.where(chosen_F, statistics["count"].to_numpy(), 0), _ENTRIES)
-    for first, after in zip(edges, edges[1:], strict=False):
+    for first, after in pairwise(edges):
         tensors = _split(subject.cache.between(first, after), places, chosen_F[first:after])
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "split.safetensors"
@@ -123,7 +124,9 @@ def split_edges(count_F: npt.NDArray[np.int64], most: int) -> list[int]:
     return [*edges, len(count_F)]
 
 
-def _split(parts: Iterator[Codes], places: Places, chosen_F: npt.NDArray[np.bool_]) -> dict[str, npt.NDArray]:
+def _split(
+    parts: Iterator[Codes], places: Places, chosen_F: npt.NDArray[np.bool_]
+) -> dict[str, npt.NDArray[np.generic]]:
     """Return the locations and activations of a split, by latent and row."""
     latents, rows, values = [], [], []
     for codes in parts:
@@ -132,7 +135,7 @@ def _split(parts: Iterator[Codes], places: Places, chosen_F: npt.NDArray[np.bool
         latents.append(latent_N[kept_N])
         rows.append(codes.first_row + codes.row_N[kept_N].astype(np.int64))
         values.append(codes.value_N[kept_N].astype(np.float16))
-    latent_N, row_N, value_N = (np.concatenate(parts) for parts in (latents, rows, values))
+    latent_N, row_N, value_N = np.concatenate(latents), np.concatenate(rows), np.concatenate(values)
     order = np.argsort(latent_N, kind="stable")  # files are in the order of rows
     located = (*places.locate(row_N[order]), latent_N[order])
     wide = max((int(part.max()) for part in located if len(part)), default=0) >= 1 << 16
@@ -143,7 +146,9 @@ def _split(parts: Iterator[Codes], places: Places, chosen_F: npt.NDArray[np.bool
 def _tokens(subject: Subject, places: Places) -> npt.NDArray[np.unsignedinteger]:
     """Return all tokens, a row a context; filled up where a context is shorter."""
     size = max(subject.manifest.tokenizer.size, _filler(subject) + 1)
-    tokens_RT = np.full((places.first[-1], places.length), _filler(subject), np.uint16 if size <= 1 << 16 else np.uint32)
+    tokens_RT = np.full(
+        (places.first[-1], places.length), _filler(subject), np.uint16 if size <= 1 << 16 else np.uint32
+    )
     for shard, first in enumerate(places.first[:-1]):
         ids = read_token_ids(subject.data, subject.manifest, shard)
         whole = len(ids) // places.context

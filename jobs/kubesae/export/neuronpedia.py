@@ -16,8 +16,6 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from kubesae.experiment import canonical_json, sha256_hex
 from kubesae.export.contexts import exact
 from kubesae.export.dashboards import batches, compact
@@ -189,7 +187,7 @@ def _neighbours(subject: Subject, feature: int) -> tuple[list[int], list[float]]
     if subject.answers is None:
         return [], []
     row = subject.answers.neighbours.slice(feature, 1).to_pylist()[0]
-    return row["neighbours"], exact(np.float32(row["cosines"]))
+    return row["neighbours"], exact(row["cosines"])
 
 
 def _activations(subject: Subject, dashboard: dict[str, Any]) -> list[dict[str, Any]]:

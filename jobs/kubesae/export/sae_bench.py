@@ -2,12 +2,13 @@
 
     <sae>_eval_results.json
 
-Its schema has no place for "not measured"; SAEBench itself writes -1 there, and so do we: `eval_result_unstructured` lists
-these fields, and what ours are of. Taken from `evaluation.json`, where SAEBench's formula is ours: KL and cross-entropy
-(against ablation to zero), explained variance (1 - FVU, over all rows at once), cosine, relative bias, L0, the shares of
-features that are alive and that are active on over a tenth of the rows. Taken from the interpretation where there is
-one, over all unflagged rows: L1 and the shares of features above a hundredth. Taken from the answers: the mean largest cosine of decoder rows.
-Not ours: the mean of each row's ratio of norms (we have the ratio of mean norms), the mean squared error, encoders.
+Its schema has no place for "not measured"; SAEBench itself writes -1 there, and so do we:
+`eval_result_unstructured` lists these fields. Taken from `evaluation.json`, where SAEBench's formula is ours: KL and
+cross-entropy (against ablation to zero), explained variance (1 - FVU, over all rows at once), cosine, relative bias,
+L0, the shares of features that are alive, and that are active on over a tenth of the rows. From the interpretation
+where there is one, over all unflagged rows: L1, the share of features above a hundredth, and their weights. From the
+answers: the mean largest cosine of decoder rows. Not ours: the mean of each row's ratio of norms (we have the ratio of
+the mean norms), the mean squared error, encoders.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ def write(subject: Subject, target: Target) -> None:
 def loading(url: str) -> str:
     """Return the line that opens it."""
     return (
-        "from pydantic import TypeAdapter; from sae_bench.evals.core.eval_output import CoreEvalOutput; from glob import "
-        f'glob; result = TypeAdapter(CoreEvalOutput).validate_json(open(glob("{url}/*_eval_results.json")[0]).read())'
+        "from glob import glob; from pydantic import TypeAdapter; "
+        "from sae_bench.evals.core.eval_output import CoreEvalOutput; "
+        f'result = TypeAdapter(CoreEvalOutput).validate_json(open(glob("{url}/*_eval_results.json")[0]).read())'
     )
 
 

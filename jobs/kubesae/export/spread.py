@@ -19,10 +19,10 @@ INTERVALS = 5
 _PIECE = 1 << 22
 
 
-def bin_of(value_N: npt.NDArray[np.float32], max_N: npt.NDArray[np.float32], bins: int = BINS) -> npt.NDArray[np.int64]:
-    """Return the bin of each activation: `bins` of them share what is from 0 to its feature's largest one, `max`."""
-    share_N = value_N.astype(np.float64) / max_N
-    return np.minimum((share_N * bins).astype(np.int64), bins - 1)
+def bin_of(value_N: npt.ArrayLike, max_N: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Return the bin of each activation: they share what is from 0 to its feature's largest one, `max`."""
+    share_N = np.asarray(value_N, np.float64) / np.asarray(max_N, np.float64)
+    return np.minimum((share_N * BINS).astype(np.int64), BINS - 1)
 
 
 def count(cache: CodeCache, max_F: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:

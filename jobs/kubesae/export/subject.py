@@ -109,7 +109,8 @@ class Subject:
     def active(self) -> npt.NDArray[np.int64]:
         """Those of them that are active on any row, ascending."""
         count_F = self.stored.statistics["count"].to_numpy()
-        return self.features[count_F[self.features] > 0]
+        active: npt.NDArray[np.int64] = self.features[count_F[self.features] > 0]
+        return active
 
     @property
     def cache(self) -> CodeCache:

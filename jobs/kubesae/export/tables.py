@@ -2,7 +2,8 @@
 
     README.md
     statistics.parquet, examples.parquet, samples.parquet
-    labels.parquet, logits.parquet, neighbours.parquet, coactivation.parquet, populations.parquet    where there are answers
+    labels.parquet, logits.parquet, neighbours.parquet,
+    coactivation.parquet, populations.parquet              where there are answers
 
 All features: the very bytes that are stored. Some: the same columns, their rows alone.
 """
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kubesae.features import SCHEMAS, table_bytes
+from kubesae.ledger import keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +30,7 @@ COLUMNS = {
     "examples": "The most active rows of each feature, by rank.",
     "samples": "Random active rows of each feature, then some of each decile of its activations.",
     "labels": "A row a feature: a label made by rule, without a language model.",
-    "logits": "A row a feature: what its decoder direction raises and lowers most. No rows: the model's head was not there.",
+    "logits": "A row a feature: what its decoder direction raises and lowers most; no rows without the model's head.",
     "neighbours": "A row a feature: features of the nearest decoder rows.",
     "coactivation": "A row a feature: features that are active on the same rows.",
     "populations": "A row for each feature and corpus.",
@@ -78,13 +80,16 @@ MEANING = {
 
 def write(subject: Subject, target: Target) -> None:
     """Write the tables, then what they are."""
-    written = {}
+    written: dict[str, pa.Table] = {}
     for name, table in _tables(subject):
-        chosen = table
-        if subject.asked is not None:
-            chosen = table.filter(pc.is_in(table["feature"], value_set=pa.array(subject.features, pa.int32())))
-        target.put(f"{name}.parquet", table_bytes(chosen))
-        written[name] = chosen
+        file = f"{name}.parquet"
+        if subject.asked is None:
+            target.put(file, subject.output.read(keys.interpretation(subject.named.name, file)))
+            written[name] = table
+        else:
+            chosen = pc.is_in(table["feature"], value_set=pa.array(subject.features, pa.int32()))
+            written[name] = table.filter(chosen)
+            target.put(file, table_bytes(written[name]))
     target.put("README.md", readme(subject, written).encode())
 
 
@@ -106,8 +111,8 @@ def readme(subject: Subject, tables: dict[str, pa.Table]) -> str:
     lines = [
         f"# Features of {subject.named.name}",
         "",
-        f"{subject.identity.model}, layer {subject.named.layer}: {len(subject.features):,} features over "
-        f"{subject.stored.info.rows:,} tokens, written by kubesae.",
+        f"Of {subject.identity.model}, layer {subject.named.layer}, written by kubesae.",
+        f"{len(subject.features):,} features over {subject.stored.info.rows:,} tokens.",
     ]
     for name, table in tables.items():
         lines += ["", f"## {name}.parquet", f"{COLUMNS[name]} {len(table):,} rows.", ""]

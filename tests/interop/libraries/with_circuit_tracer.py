@@ -1,6 +1,6 @@
 """circuit-tracer's model of a feature, in an environment of its own: `python with_circuit_tracer.py features out.json`.
 
-Features are found as its viewer finds them (`assets/feature_examples/init-feature-examples.js` and `assets/util.js`): the
+Features are found as its viewer finds them (`assets/feature_examples/init-feature-examples.js`, `assets/util.js`): the
 index, a range of the file, four bytes of length, zlib. The viewer itself fetches from Hugging Face alone.
 """
 

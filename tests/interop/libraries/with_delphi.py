@@ -5,6 +5,7 @@ What each latent has goes to <out>.npz, and what delphi makes of it to explain i
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -51,5 +52,5 @@ selected = LatentDataset(
     latents={dataset.modules[0]: torch.tensor([3, 9])},
 )
 chosen = [latent for buffer in selected.buffers for latent in buffer.load_data_per_latent()[0].tolist()]
-with open(f"{out}.json", "w") as file:
-    json.dump({"records": records, "config": dataset.cache_config, "selected": chosen}, file)
+answer = {"records": records, "config": dataset.cache_config, "selected": chosen}
+Path(f"{out}.json").write_text(json.dumps(answer))

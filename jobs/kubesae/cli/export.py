@@ -39,22 +39,18 @@ def command(
     origin: str | None,
     **flags: Any,
 ) -> None:
-    r"""Write an SAE, or what is known of its features, as another library opens it.
+    """Write an SAE, or what is known of its features, as another library opens it.
 
-    \b
-    The weights of the best checkpoint, for activations as the model gives them:
-      sae-lens, sparsify, dictionary-learning
-    Its interpretation (`kubesae interpret` first):
-      delphi          which latents are active where, for explaining and scoring
-      sae-dashboard   dashboards of features, as SAEDashboard makes them for Neuronpedia
-      neuronpedia     a folder for Neuronpedia's bulk import, labels included
-      circuit-tracer  features for its viewer, read by range; all of them
-      parquet         the tables, with a README of their columns
-    Its evaluation (`kubesae evaluate` first):
-      sae-bench       a result of SAEBench's core evaluation
+    `sae-lens`, `sparsify`, `dictionary-learning`: the weights of the best checkpoint, for activations as the model gives
+    them. Features and reconstructions are those of `kubesae.load_sae`.
 
-    Features and reconstructions are those of `kubesae.load_sae`, activations those of `kubesae interpret`. What a
-    format cannot hold is refused, and other files are not replaced.
+    After `kubesae interpret`: `delphi`, which latents are active where, for explaining and scoring; `sae-dashboard`,
+    dashboards of features; `neuronpedia`, a folder for its bulk import, labels included; `circuit-tracer`, all features
+    for its viewer, read by range; `parquet`, the tables, with a README of their columns.
+
+    After `kubesae evaluate`: `sae-bench`, a result of SAEBench's core evaluation.
+
+    What a format cannot hold is refused, and other files are not replaced. docs/exports.md shows how each is opened.
     """
     if origin is not None and (experiment is not None or sae_name is not None):
         raise ConfigError("--from names an SAE by itself: leave out the experiment and --sae-name, or --from.")

@@ -6,7 +6,8 @@
     <model>/<layer>-<sae>/explanations/batch-<i>.jsonl.gz    labels, of the type TYPE_NAME: no language model wrote them
 
 Columns are those of the dataclasses in SAEDashboard's repository, `sae_dashboard/neuronpedia/neuronpedia_export.py` at
-db4839a (not in a release), and of Neuronpedia's table of explanations. `createdAt` is the beginning of 1970 and ids
+db4839a (not in a release), whose own conversion of our `sae-dashboard` gives these rows, and of Neuronpedia's table of
+explanations. `createdAt` is the beginning of 1970 and ids
 come from what they name, so that the bytes are the same each time. `topkCosSim*` are the nearest decoder rows, which
 SAEDashboard leaves empty. Everything belongs to `creatorId`: Neuronpedia's own for imports.
 """
@@ -69,93 +70,97 @@ def gzipped(data: bytes) -> bytes:
     return packer.compress(data) + packer.flush()
 
 
+_RELEASE = {
+    "creatorName": "kubesae",
+    "visibility": "PUBLIC",
+    "isNewUi": False,
+    "featured": False,
+    "urls": [],
+    "creatorEmail": None,
+    "creatorNameShort": "kubesae",
+    "defaultSourceSetName": None,
+    "defaultSourceId": None,
+    "defaultUmapSourceIds": [],
+}
+_MODEL = {
+    "tlensId": None,
+    "visibility": "PUBLIC",
+    "defaultSourceSetName": None,
+    "defaultSourceId": None,
+    "inferenceEnabled": False,
+    "layers": 0,
+    "neuronsPerLayer": 0,
+    "owner": "",
+    "updatedAt": CREATED,
+    "website": None,
+}
+_SOURCE_SET = {
+    "hasDashboards": True,
+    "visibility": "PUBLIC",
+    "type": "",
+    "creatorName": "kubesae",
+    "urls": [],
+    "creatorEmail": None,
+    "defaultOfModelId": None,
+    "defaultRange": 1,
+    "defaultShowBreaks": True,
+    "showDfa": False,
+    "showCorrelated": False,
+    "showHeadAttribution": False,
+    "showUmap": False,
+}
+_SOURCE = {
+    "hasDashboards": True,
+    "inferenceEnabled": False,
+    "inferenceHosts": [],
+    "saelensConfig": None,
+    "saelensRelease": None,
+    "saelensSaeId": None,
+    "hfRepoId": None,
+    "hfFolderId": None,
+    "visibility": "PUBLIC",
+    "defaultOfModelId": None,
+    "hasUmap": False,
+    "hasUmapLogSparsity": False,
+    "hasUmapClusters": False,
+}
+_MINE = {"creatorId": CREATOR, "createdAt": CREATED}
+
+
 def _heads(subject: Subject) -> dict[str, dict[str, Any]]:
     """Return the rows of the four small files."""
-    model, sae = subject.model_id, subject.named.name
-    about = f"kubesae: {canonical_json(subject.provenance()).decode()}"
-    mine = {"creatorId": CREATOR, "createdAt": CREATED}
+    model, sae, plan = subject.model_id, subject.named.name, subject.plan
+    description = f"Features of {sae}, interpreted by kubesae"
     return {
-        "release": {
-            "name": sae,
-            "description": f"Features of {sae}, interpreted by kubesae",
-            "creatorName": "kubesae",
-            "visibility": "PUBLIC",
-            "isNewUi": False,
-            "featured": False,
-            "descriptionShort": sae,
-            "urls": [],
-            "creatorEmail": None,
-            "creatorNameShort": "kubesae",
-            "defaultSourceSetName": None,
-            "defaultSourceId": None,
-            "defaultUmapSourceIds": [],
-            **mine,
-        },
+        "release": {"name": sae, "description": description, "descriptionShort": sae, **_RELEASE, **_MINE},
         "model": {
             "id": model,
             "instruct": "instruct" in model or model.endswith("-it"),
             "displayNameShort": model,
             "displayName": model,
-            "tlensId": None,
             "dimension": subject.identity.d_model,
-            "visibility": "PUBLIC",
-            "defaultSourceSetName": None,
-            "defaultSourceId": None,
-            "inferenceEnabled": False,
-            "layers": 0,
-            "neuronsPerLayer": 0,
-            "owner": "",
-            "updatedAt": CREATED,
-            "website": None,
-            **mine,
+            **_MODEL,
+            **_MINE,
         },
         "sourceset": {
             "modelId": model,
             "name": sae,
-            "hasDashboards": True,
-            "visibility": "PUBLIC",
             "description": f"Residual stream after layer {subject.named.layer}",
-            "type": "",
-            "creatorName": "kubesae",
-            "urls": [],
-            "creatorEmail": None,
             "releaseName": sae,
-            "defaultOfModelId": None,
-            "defaultRange": 1,
-            "defaultShowBreaks": True,
-            "showDfa": False,
-            "showCorrelated": False,
-            "showHeadAttribution": False,
-            "showUmap": False,
-            **mine,
+            **_SOURCE_SET,
+            **_MINE,
         },
-        "source": _source(subject, about) | mine,
-    }
-
-
-def _source(subject: Subject, about: str) -> dict[str, Any]:
-    plan = subject.plan
-    return {
-        "id": source_id(subject),
-        "modelId": subject.model_id,
-        "setName": subject.named.name,
-        "hasDashboards": True,
-        "inferenceEnabled": False,
-        "inferenceHosts": [],
-        "saelensConfig": None,
-        "saelensRelease": None,
-        "saelensSaeId": None,
-        "hfRepoId": None,
-        "hfFolderId": None,
-        "visibility": "PUBLIC",
-        "defaultOfModelId": None,
-        "hasUmap": False,
-        "hasUmapLogSparsity": False,
-        "hasUmapClusters": False,
-        "num_prompts": sum(map(plan.contexts, range(plan.num_shards))),
-        "num_tokens_in_prompt": plan.context,
-        "dataset": subject.corpora,
-        "notes": about,
+        "source": {
+            "id": source_id(subject),
+            "modelId": model,
+            "setName": sae,
+            "num_prompts": sum(map(plan.contexts, range(plan.num_shards))),
+            "num_tokens_in_prompt": plan.context,
+            "dataset": subject.corpora,
+            "notes": f"kubesae: {canonical_json(subject.provenance()).decode()}",
+            **_SOURCE,
+            **_MINE,
+        },
     }
 
 
@@ -174,7 +179,7 @@ def _feature(subject: Subject, dashboard: dict[str, Any]) -> dict[str, Any]:
         "hasVector": False,
         "vector": [],
         "vectorLabel": None,
-        "vectorDefaultSteerStrength": dashboard["activations"][0]["bin_max"],
+        "vectorDefaultSteerStrength": 10,
         "hookName": subject.hook,
         "topkCosSimIndices": near[0],
         "topkCosSimValues": near[1],

@@ -35,7 +35,7 @@ def test_every_format_is_here_and_a_choice_of_the_flag():
     assert HELD.keys() == FORMATS.keys()
     for command in (export.command, import_.command):
         (option,) = (param for param in command.params if param.name == "format_name")
-        assert list(option.type.choices) == list(FORMATS)
+        assert list(option.type.choices)[: len(FORMATS)] == list(FORMATS)
 
 
 @pytest.mark.parametrize(

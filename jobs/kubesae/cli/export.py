@@ -41,8 +41,8 @@ def command(
 ) -> None:
     """Write an SAE, or what is known of its features, as another library opens it.
 
-    `sae-lens`, `sparsify`, `dictionary-learning`: the weights of the best checkpoint, for activations as the model gives
-    them. Features and reconstructions are those of `kubesae.load_sae`.
+    `sae-lens`, `sparsify`, `dictionary-learning`: the weights of the best checkpoint, for activations as the model
+    gives them. Features and reconstructions are those of `kubesae.load_sae`.
 
     After `kubesae interpret`: `delphi`, which latents are active where, for explaining and scoring; `sae-dashboard`,
     dashboards of features; `neuronpedia`, a folder for its bulk import, labels included; `circuit-tracer`, all features

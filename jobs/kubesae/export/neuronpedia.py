@@ -61,7 +61,13 @@ def source_id(subject: Subject) -> str:
 
 def lines(rows: Iterable[dict[str, Any]]) -> bytes:
     """Return rows as JSON lines. NUL, which the import cannot take, is left out of texts."""
-    return b"".join(compact(row).replace(b"\\u0000", b"") + b"\n" for row in rows)
+    return b"".join(compact({name: _without_nul(value) for name, value in row.items()}) + b"\n" for row in rows)
+
+
+def _without_nul(value: Any) -> Any:
+    if isinstance(value, list) and value and isinstance(value[0], str):
+        return [text.replace("\0", "") for text in value]
+    return value.replace("\0", "") if isinstance(value, str) else value
 
 
 def gzipped(data: bytes) -> bytes:

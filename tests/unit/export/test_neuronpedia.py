@@ -3,7 +3,11 @@
 import json
 import re
 
+import hypothesis
+import hypothesis.strategies as st
+
 from exported import json_lines, subject, written
+from kubesae.export.neuronpedia import lines
 
 WORD = re.compile(r"\w+")
 # SAEDashboard at db4839a, sae_dashboard/neuronpedia/neuronpedia_export.py
@@ -59,3 +63,12 @@ def test_the_same_rows_are_in_dashboards_and_import(small_store, tmp_path):
     out = written(small_store, "neuronpedia", tmp_path, "1-4")
     shown = [one["values"] for feature in batch["features"] for one in feature["activations"]]
     assert [row["values"] for row in json_lines(out, f"planted/{SAE}/activations/batch-0.jsonl.gz")] == shown
+
+
+@hypothesis.given(texts=st.lists(st.text() | st.sampled_from(["\0", "\\u0000", "a\0b\n"])))
+@hypothesis.settings(max_examples=60, deadline=None, derandomize=True, database=None)
+def test_a_row_is_a_line_without_nul(texts):
+    data = lines([{"tokens": texts, "label": "".join(texts), "index": 3, "values": [0.5]}])
+    assert data.count(b"\n") == 1
+    wanted = [text.replace("\0", "") for text in texts]
+    assert json.loads(data) == {"tokens": wanted, "label": "".join(wanted), "index": 3, "values": [0.5]}

@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A shown row: text and activation of each token of its window, which of them it is, its own activation."""
+    """A shown row: text and activation of each token of its window, and which of them it is."""
 
     row: int
     tokens: list[str]
     values: list[float]
     at: int
-    activation: float
+
+    @property
+    def activation(self) -> float:
+        """Its own activation."""
+        return self.values[self.at]
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,6 @@ class Contexts:
         start_E: int64 [E + 1], where the tokens of each row begin.
         at_E: int64 [E], which of them is the row itself.
         row_E: int64 [E], global row.
-        activation_E: float32 [E].
         token_T: int64 [T], token ids.
         value_T: float32 [T], the feature's activation on each.
 
@@ -50,7 +53,6 @@ class Contexts:
     start_E: npt.NDArray[np.int64]
     at_E: npt.NDArray[np.int64]
     row_E: npt.NDArray[np.int64]
-    activation_E: npt.NDArray[np.float32]
     token_T: npt.NDArray[np.int64]
     value_T: npt.NDArray[np.float32]
 
@@ -73,7 +75,6 @@ class Contexts:
             start_E=start_E,
             at_E=before_E.astype(np.int64),
             row_E=table["row"].to_numpy(),
-            activation_E=table["activation"].to_numpy(),
             token_T=token_T,
             value_T=pc.list_flatten(table["activations"]).to_numpy(),
         )
@@ -85,18 +86,17 @@ class Contexts:
     def context(self, number: int, texts: Mapping[int, str]) -> Context:
         """Return one of the rows."""
         here = slice(self.start_E[number], self.start_E[number + 1])
-        return Context(
-            row=int(self.row_E[number]),
-            tokens=[texts[token] for token in self.token_T[here].tolist()],
-            values=exact(self.value_T[here]),
-            at=int(self.at_E[number]),
-            activation=exact([self.activation_E[number]])[0],
-        )
+        tokens = [texts[token] for token in self.token_T[here].tolist()]
+        return Context(int(self.row_E[number]), tokens, exact(self.value_T[here]), int(self.at_E[number]))
 
 
 def exact(values: npt.ArrayLike) -> list[float]:
     """Return numbers that have no more digits than it takes to tell these float32 from others."""
-    return [float(str(value)) if value else 0.0 for value in np.asarray(values, np.float32)]
+    narrow = np.asarray(values, np.float32)
+    found = [0.0] * len(narrow)
+    for place in narrow.nonzero()[0].tolist():  # few: a feature is rarely active
+        found[place] = float(str(narrow[place]))
+    return found
 
 
 def token_texts(vocabulary: Vocabulary, ids: Iterable[int]) -> dict[int, str]:

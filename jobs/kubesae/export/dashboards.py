@@ -162,11 +162,10 @@ class Dashboards:
         for number in self.samples.rows_of(feature):
             shown = self.samples.context(number, self.texts)
             sampled.setdefault(shown.row, shown)
+        bins = spread.bin_of([shown.activation for shown in sampled.values()], most).tolist()
         for interval in reversed(range(spread.INTERVALS)):
             inside = [
-                shown
-                for shown in sampled.values()
-                if int(spread.bin_of(shown.activation, most)) // _BINS_EACH == interval
+                shown for shown, bin_ in zip(sampled.values(), bins, strict=True) if bin_ // _BINS_EACH == interval
             ]
             for shown in inside[:PER_INTERVAL]:
                 yield _activation(shown, edges[interval], edges[interval + 1], shares[interval])

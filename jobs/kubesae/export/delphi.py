@@ -20,7 +20,7 @@ import tempfile
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,11 +55,11 @@ def write(subject: Subject, target: Target) -> None:
     places = Places.of(subject.plan)
     tokens_RT = _tokens(subject, places)
     folder = f"latents/layers.{subject.named.layer}"
-    chosen_F = np.zeros(subject.stored.info.features, np.bool_)
-    chosen_F[subject.features] = True
-    edges = split_edges(np.where(chosen_F, statistics["count"].to_numpy(), 0), _ENTRIES)
+    count_F = np.zeros(subject.stored.info.features, np.int64)
+    count_F[subject.features] = statistics["count"].to_numpy()[subject.features]
+    edges = split_edges(count_F, _ENTRIES)
     for first, after in pairwise(edges):
-        tensors = _split(subject.cache.between(first, after), places, chosen_F[first:after])
+        tensors = _split(subject.cache.between(first, after), places, count_F[first:after])
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "split.safetensors"
             save_file(tensors | {"tokens": tokens_RT}, path)
@@ -124,23 +124,28 @@ def split_edges(count_F: npt.NDArray[np.int64], most: int) -> list[int]:
     return [*edges, len(count_F)]
 
 
-def _split(
-    parts: Iterator[Codes], places: Places, chosen_F: npt.NDArray[np.bool_]
-) -> dict[str, npt.NDArray[np.generic]]:
-    """Return the locations and activations of a split, by latent and row."""
-    latents, rows, values = [], [], []
-    for codes in parts:
+def _split(parts: Iterator[Codes], places: Places, count_F: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
+    """Return locations and activations of a split, by latent and row; `count_F`: how many each latent has at most."""
+    begin_F = np.cumsum(count_F) - count_F
+    wide = max(places.first[-1], places.length, len(count_F)) > 1 << 16
+    locations_N3 = np.empty((int(count_F.sum()), 3), np.uint32 if wide else np.uint16)
+    value_N = np.zeros(len(locations_N3), np.float16)
+    next_F = begin_F.copy()
+    for codes in parts:  # in the order of rows
         latent_N = codes.features_N()
-        kept_N = (codes.value_N > LEAST) & chosen_F[latent_N]
-        latents.append(latent_N[kept_N])
-        rows.append(codes.first_row + codes.row_N[kept_N].astype(np.int64))
-        values.append(codes.value_N[kept_N].astype(np.float16))
-    latent_N, row_N, value_N = np.concatenate(latents), np.concatenate(rows), np.concatenate(values)
-    order = np.argsort(latent_N, kind="stable")  # files are in the order of rows
-    located = (*places.locate(row_N[order]), latent_N[order])
-    wide = max((int(part.max()) for part in located if len(part)), default=0) >= 1 << 16
-    locations_N3 = np.stack([part.astype(np.uint32 if wide else np.uint16) for part in located], axis=1)
-    return {"locations": np.ascontiguousarray(locations_N3), "activations": value_N[order]}
+        kept_N = np.flatnonzero((codes.value_N > LEAST) & (count_F[latent_N] > 0))
+        latent_N, row_N = latent_N[kept_N], codes.first_row + codes.row_N[kept_N].astype(np.int64)
+        found_F = np.bincount(latent_N, minlength=len(count_F))
+        place_N = np.arange(len(kept_N)) + np.repeat(next_F - (np.cumsum(found_F) - found_F), found_F)
+        for column, part_N in enumerate((*places.locate(row_N), latent_N)):
+            locations_N3[place_N, column] = part_N
+        value_N[place_N] = codes.value_N[kept_N]
+        next_F += found_F
+    # activations up to LEAST have left places at the ends of their latents
+    there_N = np.arange(len(value_N)) < np.repeat(next_F, count_F)
+    if not there_N.all():
+        locations_N3, value_N = locations_N3[there_N], value_N[there_N]
+    return {"locations": locations_N3, "activations": value_N}
 
 
 def _tokens(subject: Subject, places: Places) -> npt.NDArray[np.unsignedinteger]:

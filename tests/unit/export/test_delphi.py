@@ -14,6 +14,7 @@ from kubesae.corpus import read_token_ids
 from kubesae.errors import ConfigError
 from kubesae.export import delphi, export
 from kubesae.export.delphi import Places, split_edges
+from kubesae.features import Codes
 from kubesae.ledger import Plan
 from kubesae.store import open_store
 from small_sae import D_SAE
@@ -112,7 +113,14 @@ def test_what_float16_cannot_hold_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_large_rows_take_wide_locations():
-    places = Places(np.array([0]), np.array([0, 70_000]), 1, 32)
-    row, _ = places.locate(np.array([69_999]))
-    assert row.tolist() == [69_999]
+@pytest.mark.parametrize(("contexts", "dtype"), [(70_000, np.uint32), (1 << 16, np.uint16)])
+def test_a_split_leaves_out_what_is_nothing_and_takes_wide_numbers_where_it_has_to(contexts, dtype):
+    places = Places(np.array([0]), np.array([0, contexts]), 1, 32)
+    codes = [
+        Codes(0, np.ones(3, bool), np.array([0, 2, 3]), np.arange(3), np.float32([1e-6, 1, 2])),
+        Codes(contexts - 2, np.ones(2, bool), np.array([0, 1, 2]), np.arange(2), np.float32([3, 1e-5])),
+    ]
+    split = delphi._split(iter(codes), places, np.array([3, 2]))
+    assert split["locations"].dtype == dtype
+    assert split["locations"].tolist() == [[1, 0, 0], [contexts - 2, 0, 0], [2, 0, 1]]
+    assert split["activations"].tolist() == [1, 3, 2]

@@ -95,11 +95,16 @@ def test_circuit_tracer_s_model_takes_every_feature(store, tmp_path):
     f_RF = dense(ours)
     assert [feature["index"] for feature in answer["features"]] == list(range(f_RF.shape[1]))
     for feature, active in zip(answer["features"], f_RF.T, strict=True):
-        assert np.float32(feature["act_max"]) == active.max()
-        assert sum(feature["histogram"]) == (active > 0).sum()
+        assert feature["act_max"] == three_digits(active.max())
+        assert sum(feature["histogram"]) == pytest.approx((active > 0).sum(), abs=len(feature["histogram"]) / 2)
         top = feature["examples_quantiles"][0]["examples"]
-        shown = np.float32([one["tokens_acts_list"][one["train_token_ind"]] for one in top])
-        assert (shown == np.sort(active)[::-1][: len(shown)]).all()
+        shown = [one["tokens_acts_list"][one["train_token_ind"]] for one in top]
+        assert shown == [three_digits(value) for value in np.sort(active)[::-1][: len(shown)]]
+
+
+def three_digits(value):
+    """Return a number as the page has it, from which these features are."""
+    return float(f"{value:.3g}")
 
 
 def test_saebench_validates_its_result(store, tmp_path):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from kubesae.browse.page import write_page
 from kubesae.experiment import Interpret
 from kubesae.export import Subject, export
 from kubesae.features import SCHEMAS, write_answers
@@ -38,6 +39,7 @@ def interpreted(folder: Path, *, answered: bool = True, scale: float = 1, **chan
     stored = interpret(store, store, "small", SETTINGS).stored
     if answered:
         write_answers(store, "small", stored.info.to_json(), answers(), head="0" * 40, coactivation_rows=1003)
+    write_page(store, store, stored)
     return store
 
 

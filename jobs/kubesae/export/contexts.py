@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
 
@@ -99,14 +99,6 @@ def exact(values: npt.ArrayLike) -> list[float]:
     return found
 
 
-def token_texts(vocabulary: Vocabulary, ids: Iterable[int]) -> dict[int, str]:
-    """Return the text of each token as it reads after another one, so that ` the` keeps its space.
-
-    Decoders drop the space of a text's first token: what a token adds to itself is what it reads as. Bytes that are no
-    whole character show as U+FFFD.
-    """
-    found = {}
-    for token in set(ids):
-        once, twice = vocabulary.text([token]), vocabulary.text([token, token])
-        found[token] = twice[len(once) :] if twice.startswith(once) else once
-    return found
+def token_texts(vocabulary: Vocabulary, ids: Sequence[int]) -> dict[int, str]:
+    """Return the text of each token by itself, as `Vocabulary.pieces` has it: ` the` keeps its space."""
+    return dict(zip(ids, vocabulary.pieces(ids), strict=True))

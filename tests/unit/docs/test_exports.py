@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from exported import answers
+from kubesae.browse.page import write_page
 from kubesae.cli.main import _run
 from kubesae.evaluate import evaluate
 from kubesae.experiment import Interpret
@@ -31,6 +32,7 @@ def demo(tmp_path, monkeypatch):
     write_sae(store, SAE, layer=12)
     stored = interpret(store, store, SAE, Interpret(top_k=6, samples=5, context_tokens=4)).stored
     write_answers(store, SAE, stored.info.to_json(), answers(), coactivation_rows=1003)
+    write_page(store, store, stored)
     evaluate(small_experiment(store.url, layers=[12]), store, store, SAE, 0)
     monkeypatch.chdir(tmp_path)
 

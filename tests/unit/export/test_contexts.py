@@ -2,10 +2,8 @@
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, decoders, models
 
 from exported import subject
-from kubesae.corpus import Vocabulary
 from kubesae.export.contexts import Contexts, exact, token_texts
 from small_sae import D_SAE
 
@@ -35,17 +33,3 @@ def test_numbers_are_as_short_as_float32_needs():
     values = np.float32([0, 0.1, 1 / 3, 1e-30, 12345.678])
     assert exact(values) == [0.0, 0.1, 0.33333334, 1e-30, 12345.678]
     assert (np.float32(exact(values)) == values).all()
-
-
-@pytest.mark.parametrize(
-    ("decoder", "words", "wanted"),
-    [
-        (decoders.Metaspace(), ["▁the", "se", "<s>"], [" the", "se", "<s>"]),
-        (decoders.ByteLevel(), ["Ġthe", "se", "âĢ"], [" the", "se", "\ufffd"]),
-    ],
-)
-def test_a_token_reads_as_after_another_one(decoder, words, wanted):
-    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="se"))
-    tokenizer.decoder = decoder
-    texts = token_texts(Vocabulary(tokenizer.to_str().encode()), [2, 1, 0, 1])
-    assert [texts[token] for token in range(3)] == wanted

@@ -6,10 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
+from kubesae.experiment import Interpret
+from kubesae.interpret import interpret
 from kubesae.store import open_store
-from small_experiment import write_small
+from small_experiment import D_MODEL, write_small
 from small_sae import write_sae
+from tiny_models import save_model
 
 ROOT = Path(__file__).parents[3]
 SNIPPET = re.compile(r"```python\n(.*?)```", re.DOTALL)
@@ -21,6 +25,9 @@ def demo(tmp_path, monkeypatch):
     store = open_store(str(tmp_path / "runs" / "demo"))
     write_small(store, layers=[12])
     write_sae(store, "layer-012-topk-4608", layer=12)
+    interpret(store, store, None, Interpret(top_k=6, samples=5, context_tokens=4))
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+    save_model(tmp_path / "runs" / "inputs" / "model", "llama", hidden_size=D_MODEL, num_hidden_layers=13, **heads)
     monkeypatch.chdir(tmp_path)
 
 
@@ -32,6 +39,22 @@ def test_the_snippets_run(page, demo, capsys):
     for number, snippet in enumerate(snippets):
         exec(compile(snippet, f"{page}, snippet {number}", "exec"), names)
     if page == "docs/library.md":
-        assert "1,003 tokens in 16 blocks, 8 wide, stored as bfloat16" in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert "1,003 tokens in 16 blocks, 8 wide, stored as bfloat16" in printed
+        check_steering(names, printed)
         assert names["reconstruction"].shape == names["acts"].shape
         assert str(names["x"].dtype) == "torch.bfloat16"
+
+
+def check_steering(names, printed):
+    """Compare the contexts with the statistics, and a steered forward pass with one that is not."""
+    largest = names["found"].statistics["max"][names["feature"]].as_py()
+    assert len(re.findall(r"^ *[\d.]+ .*\[w\d+\]", printed, re.MULTILINE)) == 5
+    assert float(names["activations"].max()) == largest
+    assert len(names["rows"]) == names["found"].statistics["count"][names["feature"]].as_py()
+    assert float(names["direction"].norm()) == pytest.approx(largest, rel=1e-4)
+    assert float(names["push"].norm()) == pytest.approx(largest, rel=1e-4)
+    plain = names["model"](names["ids"]).logits[0, -1]
+    assert torch.equal(names["logits"](0.0), plain)
+    assert not torch.allclose(names["logits"](names["direction"]), plain)
+    assert re.search(r"^feature: \d+\.\d+ a logit, most \[.*\]\nrandom: ", printed, re.MULTILINE)

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from exported import answers
 from kubesae.experiment import Interpret
+from kubesae.features import write_answers
 from kubesae.interpret import interpret
 from kubesae.store import open_store
 from small_experiment import D_MODEL, write_small
@@ -25,7 +27,8 @@ def demo(tmp_path, monkeypatch):
     store = open_store(str(tmp_path / "runs" / "demo"))
     write_small(store, layers=[12])
     write_sae(store, "layer-012-topk-4608", layer=12)
-    interpret(store, store, None, Interpret(top_k=6, samples=5, context_tokens=4))
+    stored = interpret(store, store, None, Interpret(top_k=6, samples=5, context_tokens=4)).stored
+    write_answers(store, "layer-012-topk-4608", stored.info.to_json(), answers(), coactivation_rows=1003)
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
     save_model(tmp_path / "runs" / "inputs" / "model", "llama", hidden_size=D_MODEL, num_hidden_layers=13, **heads)
     monkeypatch.chdir(tmp_path)
@@ -48,10 +51,11 @@ def test_the_snippets_run(page, demo, capsys):
 
 def check_steering(names, printed):
     """Compare the contexts with the statistics, and a steered forward pass with one that is not."""
-    largest = names["found"].statistics["max"][names["feature"]].as_py()
+    largest = names["found"].statistics["max"][int(names["feature"])].as_py()
+    assert "Feature 0: token 'w2'" in printed
     assert len(re.findall(r"^ *[\d.]+ .*\[w\d+\]", printed, re.MULTILINE)) == 5
     assert float(names["activations"].max()) == largest
-    assert len(names["rows"]) == names["found"].statistics["count"][names["feature"]].as_py()
+    assert len(names["rows"]) == names["found"].statistics["count"][int(names["feature"])].as_py()
     assert float(names["direction"].norm()) == pytest.approx(largest, rel=1e-4)
     assert float(names["push"].norm()) == pytest.approx(largest, rel=1e-4)
     plain = names["model"](names["ids"]).logits[0, -1]

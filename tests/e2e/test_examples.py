@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import shlex
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 EXAMPLES = Path(__file__).parents[2] / "examples"
 STEPS = sorted(folder for folder in EXAMPLES.iterdir() if folder.name[0].isdigit())
 FILES = sorted(EXAMPLES.glob("*/*.yaml"))
+NOTEBOOK = EXAMPLES / "05-interpretation" / "features.ipynb"
 BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
 
 
@@ -31,6 +33,25 @@ def commands(folder):
     """Return the arguments of every `kubesae` line of a README's blocks."""
     lines = "".join(BLOCK.findall((folder / "README.md").read_text())).splitlines()
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("kubesae ")]
+
+
+def run_notebook(path, **replaced):
+    """Run the code cells of a notebook one after the other, with some of their words replaced."""
+    names = {}
+    for number, cell in enumerate(json.loads(path.read_text())["cells"]):
+        if cell["cell_type"] == "code":
+            source = "".join(cell["source"])
+            for word, other in replaced.items():
+                source = source.replace(word, other)
+            exec(compile(source, f"{path.name}, cell {number}", "exec"), names)
+
+
+def test_the_notebook_is_one_and_holds_no_outputs():
+    notebook = json.loads(NOTEBOOK.read_text())
+    assert notebook["nbformat"] == 4
+    for cell in notebook["cells"]:
+        assert cell["cell_type"] in {"markdown", "code"}
+        assert cell["cell_type"] == "markdown" or (cell["outputs"], cell["execution_count"]) == ([], None)
 
 
 def test_the_steps_of_a_study_are_there():
@@ -104,6 +125,9 @@ def test_the_first_five_run(tmp_path, monkeypatch, capsys):
     assert "✓ All chunks valid!" in "".join(printed["02-collection"])
     assert "✓ New best model!" in printed["03-baseline"][0]
     assert "Top 20 Features by Max Activation:" in printed["05-interpretation"][0]
+    capsys.readouterr()
+    run_notebook(NOTEBOOK, **{"runs/examples": "data"})
+    assert "features over" in capsys.readouterr().out
     store = open_store(str(tmp_path / "data"))
     for key in [
         keys.report("baseline"),

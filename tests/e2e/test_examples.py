@@ -94,25 +94,29 @@ def test_the_commands_exist_with_these_flags(folder):
         assert (EXAMPLES.parent / context.params["experiment"]).is_file()
 
 
-@pytest.mark.timeout(180)
-def test_the_first_five_run(tmp_path, monkeypatch, capsys):
-    """Each command of their READMEs, over a tiny model instead, and with SAEs that take a moment."""
+@pytest.fixture
+def small(tmp_path, monkeypatch, capsys):
+    """Work in a folder with a tiny model and corpus, and return what runs an example over them."""
     save_model(tmp_path / "model", "llama")
     (tmp_path / "corpus").mkdir()
     for i in range(100):
         (tmp_path / "corpus" / f"{i}.txt").write_text(text(i))
     monkeypatch.chdir(tmp_path)
-    printed = {}
-    for folder in STEPS[:5]:
+
+    def run(folder, layers):
         small = yaml.safe_load((folder / "small.yaml").read_text())
-        small |= {"data": "data", "model": "model", "layers": [2], "context": 32, "tokens": 5_000, "chunk": 1_000}
+        deep = dict(zip(small["layers"], layers, strict=True))
+        small |= {"data": "data", "model": "model", "layers": layers, "context": 32, "tokens": 5_000, "chunk": 1_000}
         small |= {"num_shards": 1, "contexts_per_part": 8, "pilot": {"tokens": 1_000, "chunk": 500}}
         small["corpora"][0] |= {"source": "corpus", "pool": 1}
         small["collect"] = {"threads": 1}
         for sae in small.get("sae", ()):
-            sae |= {"batch_size": 512, "epochs": 1, "k": 4}
+            sae.update(batch_size=512, epochs=1, k=4)
+            if "layer" in sae:
+                sae["layer"] = deep[sae["layer"]]
             sae.pop("d_sae", None)
         (tmp_path / "small.yaml").write_text(yaml.safe_dump(small))
+        printed = []
         for arguments in commands(folder):
             here = ["small.yaml" if word.endswith("/small.yaml") else word for word in arguments]
             here = ["1" if before == "--workers" else word for before, word in zip(["", *here], here, strict=False)]
@@ -120,7 +124,16 @@ def test_the_first_five_run(tmp_path, monkeypatch, capsys):
             code = _run(here)
             out, err = capsys.readouterr()
             assert code == 0, f"{here}: {out}{err}"
-            printed.setdefault(folder.name, []).append(out)
+            printed.append(out)
+        return printed
+
+    return run
+
+
+@pytest.mark.timeout(180)
+def test_the_first_five_run(small, tmp_path, capsys):
+    """Each command of their READMEs, over a tiny model instead, and with SAEs that take a moment."""
+    printed = {folder.name: small(folder, [2]) for folder in STEPS[:5]}
     assert "✓ All checks passed!" in printed["01-pilot"][-1]
     assert "✓ All chunks valid!" in "".join(printed["02-collection"])
     assert "✓ New best model!" in printed["03-baseline"][0]
@@ -135,3 +148,14 @@ def test_the_first_five_run(tmp_path, monkeypatch, capsys):
         keys.interpretation("baseline", "statistics.parquet"),
     ]:
         assert store.exists(key)
+
+
+@pytest.mark.timeout(180)
+def test_the_ablations_run(small, tmp_path):
+    printed = small(STEPS[5], [1, 2, 3])
+    assert [line.count("written for sae-bench") for line in printed[-3:]] == [1, 1, 1]
+    store = open_store(str(tmp_path / "data"))
+    for name in ("layer-6", "layer-12", "layer-18"):
+        assert store.exists(keys.page(name))
+        result = json.loads((tmp_path / f"runs/examples-exports/{name}/{name}_eval_results.json").read_text())
+        assert result["eval_result_metrics"]["model_performance_preservation"]["ce_loss_with_sae"] > 0

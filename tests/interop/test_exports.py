@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exported import dense, interpreted, python_of, subject
+from environments import python_of
+from exported import dense, interpreted, subject
 from kubesae.evaluate import evaluate
 from kubesae.export import export
 from kubesae.store import open_store

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from environments import python_of
 from kubesae.sae.formats import FORMATS, export_sae, read_foreign
 from kubesae.sae.inference import Sae
 from kubesae.store import open_store
@@ -23,7 +23,6 @@ from random_sae import ARCHITECTURES, random_rows, random_sae
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-ROOT = Path(__file__).parents[2]
 LIBRARIES = Path(__file__).parent / "libraries"
 D, F, K = 32, 128, 8
 TOLERANCE = 1e-5
@@ -66,16 +65,6 @@ def exported():
 EXPORTED = dict(exported())
 LOADS = [(name, case) for name, made in FORMATS.items() for case, sae in EXPORTED.items() if made.refusal(sae) is None]
 SAVES = [(name, kind) for name, kinds in SAVED.items() for kind in kinds]
-
-
-def python_of(name):
-    """Return the interpreter of a library's environment."""
-    code = f"from bench.support.environment import python_of; print(python_of({name!r}))"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(["jobs", "tests/support"])}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True
-    )
-    return done.stdout.strip()
 
 
 @dataclass

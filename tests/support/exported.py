@@ -1,13 +1,9 @@
-"""The small synthetic experiment, interpreted, with answers about its features; and environments of other libraries."""
+"""The small synthetic experiment, interpreted, with answers about its features."""
 
 from __future__ import annotations
 
 import gzip
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,11 +19,12 @@ from small_experiment import write_small
 from small_sae import D_SAE, DEAD, write_sae
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy.typing as npt
 
     from kubesae.store import Store
 
-ROOT = Path(__file__).parents[2]
 SETTINGS = Interpret(top_k=6, samples=5, context_tokens=4)
 
 
@@ -106,13 +103,3 @@ def answers() -> dict[str, pa.Table]:
         name: pa.table({column: list(values) for column, values in found.items()}).cast(SCHEMAS[name])
         for name, found in columns.items()
     }
-
-
-def python_of(name: str) -> str:
-    """Return the interpreter of another library's environment (`bench/rivals/<name>.txt`), made at the first use."""
-    code = f"from bench.support.environment import python_of; print(python_of({name!r}))"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(["jobs", "tests/support"])}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True
-    )
-    return done.stdout.strip()

@@ -49,6 +49,7 @@ circle.train { fill: var(--train); } circle.val { fill: var(--val); } circle.oth
 th, td { padding: 6px 14px 6px 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { color: var(--quiet); font-weight: 500; } td:first-child, th:first-child, .words { text-align: left; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; margin: 0; }
+.scroll + dl { margin-top: 12px; } a { color: var(--train); }
 dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 """
 

@@ -107,6 +107,15 @@ def test_flags_that_cannot_be_meant_are_refused(written, flags, said):
         CliRunner().invoke(group, ["page", "--data", written[0].url, "--sae-name", SAE, *flags], catch_exceptions=False)
 
 
+@pytest.fixture
+def heard():
+    """Let what is started hear SIGINT, which a shell's background ignores, with all that begins there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_the_command_serves_until_it_is_interrupted(written):
     command = [sys.executable, "-m", "kubesae", "page", "--data", written[0].url, "--sae-name", SAE]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "jobs")}

@@ -130,7 +130,8 @@ missing, Helm has not asked a cluster, and nothing is known.
 {{- end -}}
 {{- end -}}
 {{- $phases := .Values.phases -}}
-{{- $loaded := or $phases.prepare.enabled $phases.pilot.enabled $phases.collect.enabled -}}
+{{- $interprets := and $phases.interpret.enabled $phases.interpret.model -}}
+{{- $loaded := or $phases.prepare.enabled $phases.pilot.enabled $phases.collect.enabled $interprets -}}
 {{- if and $loaded (hasPrefix "/models/" $model) (eq $cache.type "emptyDir") -}}
 {{- if not $fetch.source -}}
 {{- fail (printf "phases.fetch.source: experiment.model is %q, and nothing puts a model there. Say where it comes from: a hub id, or s3://bucket/prefix." $model) -}}

@@ -193,6 +193,15 @@ CASES: dict[str, Case] = {
             and container(job(o, "prepare"))["args"] == ["prepare", "--index", "$(JOB_COMPLETION_INDEX)", "--of", "3"]
         ),
     ),
+    "phases.interpret.model": Case(
+        True,  # noqa: FBT003 - the value
+        lambda o: (
+            [one["name"] for one in job(o, "interpret")["spec"]["template"]["spec"].get("initContainers", ())]
+            == ["fetch"]
+            and any(mount["mountPath"] == "/models" for mount in container(job(o, "interpret"))["volumeMounts"])
+        ),
+        FETCHED,
+    ),
     "phases.interpret.workers": Case(
         3,
         lambda o: (

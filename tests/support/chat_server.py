@@ -61,7 +61,7 @@ class TinyModel:
             return str(self._tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
 
 
-class ChatServer(ThreadingHTTPServer, Stoppable):
+class ChatServer(Stoppable, ThreadingHTTPServer):
     """Listens from its construction to its exit. `seen` are the requests: their headers and bodies."""
 
     daemon_threads = True

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from kubesae.browse.page import write_page
 from kubesae.errors import ConfigError, DamagedError, IdentityError
 from kubesae.evaluate import evaluate
 from kubesae.interpret import interpret
@@ -69,6 +70,7 @@ def test_it_is_evaluated_interpreted_and_monitored(architecture, small, theirs):
     assert report.dead_share is None  # no training said it
     interpreted = interpret(store, store, "theirs", experiment.interpret)
     assert interpreted.stored.info.features == 24
+    write_page(store, store, interpreted.stored)
     assert read_best(store, "theirs") is None
     (state,) = sae_states(store)
     assert state.imported

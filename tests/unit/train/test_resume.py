@@ -116,12 +116,16 @@ def test_a_crash_before_the_pointer_is_mended_on_the_next_start(
 def test_no_checkpoint_is_begun_that_would_not_fit_the_grace_period(
     training: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    written = threading.Event()
+
     def slow(self: Checkpoints, *args: Any) -> None:
         original(self, *args)
         self.seconds = 60.0
+        written.set()
 
     original = Checkpoints.write
     monkeypatch.setattr(Checkpoints, "write", slow)
+    at_call(monkeypatch, Learner, "step", 19, lambda: written.wait(30))
     at_call(monkeypatch, Learner, "step", 20, terminate)
     with pytest.raises(Interrupted, match="go on from the checkpoint of step"):
         training.run(TOPK)

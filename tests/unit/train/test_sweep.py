@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -228,13 +229,16 @@ def test_a_signal_leaves_checkpoints_of_all(
 def test_no_checkpoints_are_begun_that_would_not_fit_the_grace_together(
     training: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Checkpoints.write
+    original, written = Checkpoints.write, threading.Semaphore(0)
 
-    def slow(self: Checkpoints, *arguments: Any) -> None:
-        original(self, *arguments)
+    def slow(self: Checkpoints, snapshot: Any) -> None:
+        original(self, snapshot)
         self.seconds = 4.0
+        if snapshot.step == 14:
+            written.release()
 
     monkeypatch.setattr(Checkpoints, "write", slow)
+    at_call(monkeypatch, Learner, "step", 49, lambda: [written.acquire(timeout=30) for _ in "abc"])
     at_call(monkeypatch, Learner, "step", 50, terminate)  # in the second epoch
     with pytest.raises(Interrupted, match="go on from the checkpoints of step"):
         training.run_all([A, B, C])  # 12 seconds, where 10 are left

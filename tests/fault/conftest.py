@@ -9,11 +9,14 @@ import pytest
 from fault_experiment import Scene, fill, write_experiment, write_inputs
 from fault_workers import Workers
 from faults import Faults, Objects, objects
+from http_faults import HttpFaults
 from kubesae.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from s3_server import S3Server
 
 FAULTS = Faults()
 FOLDER = "tests/fault/"
@@ -72,6 +75,15 @@ def prefix(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def s3_prefix(s3_bucket: str) -> str:
     """Give an empty prefix on the S3 server."""
     return f"{s3_bucket}/some/where"
+
+
+@pytest.fixture
+def service(s3_server: S3Server, s3_prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpFaults]:
+    """Put the proxy between the server and all that starts from here on."""
+    assert s3_prefix
+    with HttpFaults(s3_server.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        yield proxy
 
 
 @pytest.fixture

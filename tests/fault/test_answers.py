@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fault_experiment import PARTS, VALUES
-from http_faults import Answer, HttpFaults
+from http_faults import Answer
 from kubesae.ledger import record_list
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from fault_experiment import Scene
+    from http_faults import HttpFaults
     from s3_server import S3Server
 
 pytestmark = [pytest.mark.fault, pytest.mark.s3]
@@ -41,15 +42,6 @@ STARTING = {
     "cut listing": Answer(method="GET", key="list-type=2", times=2, truncated=True),
     "503 on the first requests": Answer(503, "SlowDown", times=3),
 }
-
-
-@pytest.fixture
-def service(s3_server: S3Server, s3_prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpFaults]:
-    """Put the proxy between the server and all that starts from here on."""
-    assert s3_prefix
-    with HttpFaults(s3_server.endpoint) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        yield proxy
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fault_worker import Fault
-from http_faults import Answer, HttpFaults
+from http_faults import Answer
 from kubesae.ledger import keys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from fault_experiment import Scene
-    from s3_server import S3Server
+    from http_faults import HttpFaults
 
 pytestmark = pytest.mark.fault
 
@@ -83,15 +83,6 @@ def test_eight_that_are_killed_again_and_again(scene: Callable[..., Scene], pref
         interpret.faults.count("interpret, eight workers: kill count", codes.count(-signal.SIGKILL))
     assert start_all(interpret, MANY, {}) == [0] * MANY
     assert interpret.compare() == []
-
-
-@pytest.fixture
-def service(s3_server: S3Server, s3_prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpFaults]:
-    """Put the proxy between the server and all that starts from here on."""
-    assert s3_prefix
-    with HttpFaults(s3_server.endpoint) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        yield proxy
 
 
 ANSWERS = {

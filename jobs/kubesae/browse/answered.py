@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-    from kubesae.browse.contexts import Contexts
-    from kubesae.features import Answers
+    from kubesae.features import Answers, Stored
 
 DENSE_SHARE = 0.1
 """a feature that is active on more of the rows than this is dense (docs/contracts.md); where no answers say so"""
@@ -111,11 +111,8 @@ def _populations(table: pa.Table, features: int) -> list[Population]:
     return found
 
 
-def common_tokens(examples: Contexts, features: int) -> list[list[int]]:
+def common_tokens(stored: Stored) -> list[list[int]]:
     """Return the tokens on which each feature is most active, the most common one first, TOKENS at most."""
-    token_E = examples.tokens_E().tolist()
-    bounds = examples.offset_F.tolist()
-    return [
-        [token for token, _ in Counter(token_E[bounds[feature] : bounds[feature + 1]]).most_common(TOKENS)]
-        for feature in range(features)
-    ]
+    tokens = stored.examples["token"].to_pylist()
+    edges = np.searchsorted(stored.examples["feature"].to_numpy(), np.arange(stored.info.features + 1)).tolist()
+    return [[token for token, _ in Counter(tokens[first:last]).most_common(TOKENS)] for first, last in pairwise(edges)]

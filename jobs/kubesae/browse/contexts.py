@@ -1,7 +1,8 @@
 """The rows that the page shows of each feature, as JSON: tokens of a context, with the activation on each.
 
-Token text is written once for each token of the vocabulary that occurs, so a context costs a look-up a token.
-Legend: F features, E shown rows, T tokens of all of them.
+They are made for many features at a time, by arrow's string kernels. Token text is turned into JSON once for each token
+of the vocabulary that occurs, a number once for each that is not 0.
+Legend: F features, C cells (a group of rows of a feature), E shown rows, T tokens of all of them, V vocabulary.
 """
 
 from __future__ import annotations
@@ -16,91 +17,133 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kubesae.browse.packing import compact
+from kubesae.features.contexts import Contexts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from kubesae.corpus import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Texts of tokens, and the same as JSON. `pieces` says how a token reads by itself."""
-
-    text: dict[int, str]
-    quoted: dict[int, str]
-
-    @classmethod
-    def of(cls, vocabulary: Vocabulary, ids: npt.NDArray[np.int64]) -> Words:
-        """Look up every token of `ids`, which may come several times; -1 is none."""
-        known = np.unique(ids[ids >= 0]).tolist()
-        text = dict(zip(known, vocabulary.pieces(known), strict=True))
-        return cls(text, {token: compact(one) for token, one in text.items()})
-
-
-@dataclass(frozen=True, slots=True)
-class Contexts:
-    """Rows of every feature, with their contexts, by feature.
+    """Texts of tokens. `pieces` says how a token reads by itself.
 
     Attributes:
-        offset_F: int64 [F + 1], where the rows of each feature begin.
-        start_E: int64 [E + 1], where the tokens of each row begin.
-        at_E: int64 [E], which of them is the row itself.
-        row_E: int64 [E], global row.
-        token_T: int64 [T], token ids.
-        value_T: float32 [T], the feature's activation on each.
-        origin_E: JSON fields that say where each row is from.
+        text: of every token that was looked up.
+        quoted: the same as JSON, in the order of ids.
+        place_V: where in `quoted` each id is.
 
     """
 
-    offset_F: npt.NDArray[np.int64]
-    start_E: npt.NDArray[np.int64]
-    at_E: npt.NDArray[np.int64]
-    row_E: npt.NDArray[np.int64]
-    token_T: npt.NDArray[np.int64]
-    value_T: npt.NDArray[np.float32]
-    origin_E: Sequence[str]
+    text: dict[int, str]
+    quoted: pa.StringArray
+    place_V: npt.NDArray[np.int32]
 
     @classmethod
-    def of(cls, table: pa.Table, features: int) -> Contexts:
-        """Take in a table of examples or samples (`kubesae.features.stored`)."""
-        table = table.combine_chunks()
-        before_E = pc.list_value_length(table["before"]).to_numpy().astype(np.int64)
-        after_E = pc.list_value_length(table["after"]).to_numpy().astype(np.int64)
-        start_E = np.concatenate([[0], np.cumsum(before_E + 1 + after_E)])
-        token_T = np.empty(start_E[-1], np.int64)
-        token_T[start_E[:-1] + before_E] = table["token"].to_numpy()
-        token_T[_places(start_E[:-1], before_E)] = _flat(table["before"])
-        token_T[_places(start_E[:-1] + before_E + 1, after_E)] = _flat(table["after"])
-        return cls(
-            offset_F=np.searchsorted(table["feature"].to_numpy(), np.arange(features + 1)),
-            start_E=start_E,
-            at_E=before_E,
-            row_E=table["row"].to_numpy(),
-            token_T=token_T,
-            value_T=_flat(table["activations"]).astype(np.float32),
-            origin_E=_origins(table),
-        )
+    def of(cls, vocabulary: Vocabulary, parts: Iterable[npt.NDArray[np.integer]]) -> Words:
+        """Look up every token of `parts`, which may come several times; -1 is none."""
+        found = [np.flatnonzero(np.bincount(ids[ids >= 0])) for ids in parts]
+        known = np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
+        text = dict(zip(known.tolist(), vocabulary.pieces(known.tolist()), strict=True))
+        place_V = np.zeros(int(known.max(initial=-1)) + 1, np.int32)
+        place_V[known] = np.arange(len(known))
+        return cls(text, pa.array([compact(one) for one in text.values()], pa.string()), place_V)
 
-    def tokens_E(self) -> npt.NDArray[np.int64]:
-        """Return the token of each row itself."""
-        tokens: npt.NDArray[np.int64] = self.token_T[self.start_E[:-1] + self.at_E]
-        return tokens
 
-    def key(self, row: int) -> bytes:
-        """Return what is the same of two rows that show the same tokens."""
-        return self.token_T[self.start_E[row] : self.start_E[row + 1]].tobytes()
+_COLUMNS = ["row", "corpus", "document", "offset", "token", "before", "after", "activations"]
 
-    def to_json(self, row: int, words: Words, *, repeated: bool) -> str:
-        """Return one shown row in the shape of circuit-tracer's examples, and where it is from."""
-        here = slice(self.start_E[row], self.start_E[row + 1])
-        tokens = ",".join([words.quoted[token] for token in self.token_T[here].tolist()])
-        values = ",".join([short(value) if value else "0" for value in self.value_T[here].tolist()])
-        return (
-            f'{{"tokens_acts_list":[{values}],"train_token_ind":{self.at_E[row]},'
-            f'"is_repeated_datapoint":{"true" if repeated else "false"},"tokens":[{tokens}],'
-            f'"row":{self.row_E[row]},{self.origin_E[row]}}}'
-        )
+
+class Groups:
+    """Rows of a table that are shown, in the same groups of every feature.
+
+    groups = Groups(stored.examples, group_E, {"Top activations": 20})
+    groups.to_json(0, 64, words)            # of each of these features its groups
+    """
+
+    def __init__(self, table: pa.Table, group_E: npt.NDArray[np.int64], most: dict[str, int]) -> None:
+        """Choose rows.
+
+        Args:
+            table: of examples or samples (`kubesae.features.stored`).
+            group_E: number of its group, in the order of `most`.
+            most: rows that are shown of each group, the first ones of the table, by its name.
+
+        """
+        self._table = table.select(_COLUMNS).combine_chunks()
+        self._names = list(most)
+        cell_E = table["feature"].to_numpy().astype(np.int64) * len(most) + group_E
+        order_E = np.argsort(cell_E, kind="stable")
+        cell_E, group_E = cell_E[order_E], group_E[order_E]
+        rank_E = np.arange(len(cell_E)) - np.searchsorted(cell_E, cell_E)
+        shown = rank_E < np.array(list(most.values()))[group_E]
+        self._cell_E, self._row_E = cell_E[shown], order_E[shown]
+
+    def to_json(self, first: int, after: int, words: Words) -> list[str]:
+        """Return the groups of features `first` to `after` - 1, one after the other, each in circuit-tracer's shape."""
+        width = len(self._names)
+        edge_C = np.searchsorted(self._cell_E, np.arange(first * width, after * width + 1))
+        here = slice(edge_C[0], edge_C[-1])
+        rows = _rows(self._table.take(pa.array(self._row_E[here])), self._cell_E[here], words)
+        names = pa.array(self._names * (after - first), pa.string())
+        parts = '{"quantile_name":"', names, '","examples":[', _joined(rows, edge_C - edge_C[0]), "]}"
+        groups = pc.binary_join_element_wise(*parts, "")
+        texts: list[str] = _joined(groups, np.arange(0, len(groups) + 1, width)).to_pylist()
+        return texts
+
+
+def _rows(table: pa.Table, cell_E: npt.NDArray[np.int64], words: Words) -> pa.StringArray:
+    """Return rows in the shape of circuit-tracer's examples, and where each is from.
+
+    One that shows the same tokens as one before it in its cell counts as repeated: copied text.
+    """
+    contexts = Contexts.of(table)
+    tokens = _joined(words.quoted.take(pa.array(words.place_V[contexts.token_T])), contexts.start_E)
+    repeated_E = np.ones(len(table), np.bool_)
+    text_E = tokens.dictionary_encode().indices.to_numpy()
+    repeated_E[np.unique(cell_E * len(table) + text_E, return_index=True)[1]] = False
+    fields = {
+        "tokens_acts_list": _bracketed(_joined(_numbers(contexts.value_T), contexts.start_E)),
+        "train_token_ind": pa.array(contexts.at_E).cast(pa.string()),
+        "is_repeated_datapoint": pa.array(repeated_E).cast(pa.string()),
+        "tokens": _bracketed(tokens),
+        "row": _column(table, "row").cast(pa.string()),
+        "corpus": _json(_column(table, "corpus")),
+        "document": _json(_column(table, "document")),
+        "offset": _column(table, "offset").cast(pa.string()).fill_null("null"),
+    }
+    parts: list[str | pa.StringArray] = []
+    for name, values in fields.items():
+        parts += [f',"{name}":' if parts else f'{{"{name}":', values]
+    return pc.binary_join_element_wise(*parts, "}", "")
+
+
+def _column(table: pa.Table, name: str) -> pa.Array:
+    return table[name].combine_chunks()
+
+
+def _json(values: pa.Array) -> pa.StringArray:
+    """Return strings, which repeat a lot, as JSON; null as it is there."""
+    coded = values.dictionary_encode()
+    quoted = pa.array([compact(value) for value in coded.dictionary.to_pylist()], pa.string())
+    return quoted.take(coded.indices).fill_null("null")
+
+
+def _numbers(value_T: npt.NDArray[np.float32]) -> pa.StringArray:
+    """Return numbers with three significant digits. Most are 0."""
+    place_T = np.zeros(len(value_T), np.int32)
+    there = np.flatnonzero(value_T)
+    place_T[there] = np.arange(1, len(there) + 1)
+    return pa.array(["0", *map(short, value_T[there].tolist())], pa.string()).take(pa.array(place_T))
+
+
+def _joined(strings: pa.StringArray, edge_E: npt.NDArray[np.int64]) -> pa.StringArray:
+    """Join the strings from each edge to the next with commas."""
+    return pc.binary_join(pa.ListArray.from_arrays(pa.array(edge_E, pa.int32()), strings), ",")
+
+
+def _bracketed(strings: pa.StringArray) -> pa.StringArray:
+    return pc.binary_join_element_wise("[", strings, "]", "")
 
 
 def short(value: float) -> str:
@@ -111,26 +154,3 @@ def short(value: float) -> str:
 def rounded(value: float) -> float | None:
     """Return a number with three significant digits; None for one that JSON does not have."""
     return float(short(value)) if math.isfinite(value) else None
-
-
-def _places(first_E: npt.NDArray[np.int64], count_E: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return `first`, `first + 1`, ... of each, `count` of them."""
-    within: npt.NDArray[np.int64] = np.arange(int(count_E.sum())) - np.repeat(np.cumsum(count_E) - count_E, count_E)
-    within += np.repeat(first_E, count_E)
-    return within
-
-
-def _flat(column: pa.ChunkedArray) -> npt.NDArray[np.generic]:
-    flat: npt.NDArray[np.generic] = pc.list_flatten(column).to_numpy()
-    return flat
-
-
-def _origins(table: pa.Table) -> list[str]:
-    """Return the JSON fields corpus, document and offset of each row; null where it belongs to no document."""
-    corpora, documents = (table[name].to_pylist() for name in ("corpus", "document"))
-    quoted = {name: compact(name) for name in {*corpora, *documents}}
-    offsets = ["null" if offset is None else str(offset) for offset in table["offset"].to_pylist()]
-    return [
-        f'"corpus":{quoted[corpus]},"document":{quoted[document]},"offset":{offset}'
-        for corpus, document, offset in zip(corpora, documents, offsets, strict=True)
-    ]

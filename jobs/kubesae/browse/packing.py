@@ -19,8 +19,9 @@ from kubesae.parallel import in_order
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_LEVEL = 9
+_LEVEL = 6  # the last one makes 2% less of it, in twice the time
 _LENGTH_BYTES = 4
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _GZIP = 31  # zlib's word for a gzip frame; it holds no time and no name
 _LOT = 64
 _THREADS = 2  # one writes JSON while another one's zlib runs
@@ -42,11 +43,11 @@ def unpack(data: bytes, where: str) -> dict[str, Any]:
     return feature
 
 
-def write_records(record: Callable[[int], bytes], features: int, file: IO[bytes]) -> tuple[list[int], str]:
+def write_records(records: Callable[[int, int], list[bytes]], features: int, file: IO[bytes]) -> tuple[list[int], str]:
     """Write all features to a file, and return where each begins (and the last one ends), and the file's SHA-256."""
 
     def lot(first: int) -> list[bytes]:
-        return [pack(record(feature)) for feature in range(first, min(first + _LOT, features))]
+        return [pack(record) for record in records(first, min(first + _LOT, features))]
 
     offsets, digest = [0], hashlib.sha256()
     for packed in in_order(lot, range(0, features, _LOT), _THREADS):
@@ -64,7 +65,7 @@ def index_of(layer: int, filename: str, offsets: Sequence[int]) -> dict[str, Any
 
 def compact(value: object) -> str:
     """Return JSON without spaces; text as it is."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def gzip_json(value: object) -> bytes:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kubesae.browse.answered import Answered, common_tokens
-from kubesae.browse.contexts import Contexts, Words
+from kubesae.browse.contexts import Words
 from kubesae.browse.document import document
 from kubesae.browse.files import OVERVIEW, REASONING, TABLE
 from kubesae.browse.overview import overview
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 def write_page(data: Store, output: Store, stored: Stored) -> str:
     """Write the page of an interpretation, unless it is there, and return the URL of its index.html.
 
-    It takes 2 ms a feature, and memory for the examples of all features. A page made from something else is replaced:
-    its index.html goes first, its features last, so that no reader gets the old with the new.
+    It takes about a millisecond a feature. A page made from something else is replaced: its index.html goes first, its
+    features last, so that no reader gets the old with the new.
 
     Args:
         data: store of the tokens.
@@ -59,11 +59,9 @@ def write_page(data: Store, output: Store, stored: Stored) -> str:
     about["made_from"] = sha256_hex((compact(about) + _answers_hash(answers)).encode())
     if not _is_there(output, sae, about["made_from"], shell):
         output.delete(keys.page(sae))
-        examples, samples = (Contexts.of(table, stored.info.features) for table in (stored.examples, stored.samples))
-        words = Words.of(Vocabulary.read(data, manifest), token_ids(answered, examples, samples))
-        common = common_tokens(examples, stored.info.features)
-        table = table_columns(stored, answered, common, words)
-        file = _write_features(output, stored, Records(stored, answered, examples, samples, words))
+        words = Words.of(Vocabulary.read(data, manifest), token_ids(answered, stored))
+        table = table_columns(stored, answered, common_tokens(stored), words)
+        file = _write_features(output, stored, Records(stored, answered, words))
         output.put(keys.page_file(sae, TABLE), gzip_json(table))
         output.put(keys.page_file(sae, OVERVIEW), compact(about).encode())
         output.create(keys.page_file(sae, REASONING), b"[]")

@@ -9,19 +9,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from kubesae.browse.answered import Lists
-from kubesae.browse.contexts import rounded
+from kubesae.browse.contexts import Groups, rounded
 from kubesae.browse.distribution import equal_bins, log_bins, percentiles
 from kubesae.browse.packing import compact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import pyarrow as pa
+    import numpy.typing as npt
 
     from kubesae.browse.answered import Answered
-    from kubesae.browse.contexts import Contexts, Words
+    from kubesae.browse.contexts import Words
     from kubesae.features import Answers, Stored
 
 # Rows shown of each group; what is stored may be more. With 33 tokens each, they are most of a feature's bytes.
@@ -32,18 +33,20 @@ _NUMBERS = ("count", "max", "mean", "mean_active", "std_active", "frequency")
 
 
 class Records:
-    """Makes the JSON of any feature.
+    """Makes the JSON of any features, quickest of many at a time.
 
-    record = Records(stored, answered, examples, samples, words)
-    record(12845)
+    records = Records(stored, answered, words)
+    records(12800, 12864)
     """
 
-    def __init__(self, stored: Stored, answered: Answered, examples: Contexts, samples: Contexts, words: Words) -> None:
+    def __init__(self, stored: Stored, answered: Answered, words: Words) -> None:
         """Read the columns of all features once."""
         self._sae, self._answered, self._words = stored.info.source.sae, answered, words
-        self._examples, self._samples = examples, samples
-        random_E = stored.samples["kind"].to_numpy(zero_copy_only=False) == "random"
-        self._decile_E = np.where(random_E, -1, stored.samples["decile"].to_numpy())
+        group_E = DECILES - 1 - stored.samples["decile"].to_numpy().astype(np.int64)
+        group_E[pc.equal(stored.samples["kind"], "random").to_numpy()] = DECILES
+        deciles = {f"Decile {decile}": PER_DECILE for decile in range(DECILES, 0, -1)}
+        self._top = Groups(stored.examples, np.zeros(len(stored.examples), np.int64), {"Top activations": TOP})
+        self._sampled = Groups(stored.samples, group_E, deciles | {"Random": RANDOM})
         self._numbers = {name: stored.statistics[name].to_numpy() for name in _NUMBERS}
         self._histogram = Lists(stored.statistics, "histogram")
         counted = "positions" in stored.statistics.column_names  # which the first ones of this format did not count
@@ -54,10 +57,17 @@ class Records:
         self._neighbours = _lists(answers, "neighbours", "neighbours", "cosines")
         self._coactive = _lists(answers, "coactivation", "others", "jaccard", "npmi", "counts")
 
-    def __call__(self, feature: int) -> bytes:
-        """Return a feature's JSON."""
-        fields = compact(self._circuit_tracer(feature) | self._further(feature))
-        return f'{fields[:-1]},"examples_quantiles":[{",".join(self._groups(feature))}]}}'.encode()
+    def __call__(self, first: int, after: int) -> list[bytes]:
+        """Return the JSON of features `first` to `after` - 1.
+
+        Rows are in groups: the largest activations, each decile from the largest on, random ones.
+        """
+        top, sampled = (groups.to_json(first, after, self._words) for groups in (self._top, self._sampled))
+        fields = [compact(self._circuit_tracer(one) | self._further(one)) for one in range(first, after)]
+        return [
+            f'{own[:-1]},"examples_quantiles":[{largest},{others}]}}'.encode()
+            for own, largest, others in zip(fields, top, sampled, strict=True)
+        ]
 
     def _circuit_tracer(self, feature: int) -> dict[str, Any]:
         """Return the fields of circuit-tracer's viewer, but for the examples."""
@@ -97,30 +107,6 @@ class Records:
     def _values(self, logits: Lists | None, feature: int) -> list[float | None]:
         return [rounded(value) for value in logits.of(feature)[1][:RELATED]] if logits else []
 
-    def _groups(self, feature: int) -> Iterator[str]:
-        """Yield the groups of rows: the largest activations, each decile from the largest on, random ones.
-
-        A row that shows the same tokens as one before it in its group counts as repeated: copied text.
-        """
-        first, last = self._samples.offset_F[feature : feature + 2].tolist()
-        decile_N = self._decile_E[first:last]
-        top = range(*self._examples.offset_F[feature : feature + 2].tolist())
-        yield self._group("Top activations", self._examples, top[:TOP])
-        for decile in reversed(range(DECILES)):
-            rows = first + np.flatnonzero(decile_N == decile)
-            yield self._group(f"Decile {decile + 1}", self._samples, rows[:PER_DECILE].tolist())
-        rows = first + np.flatnonzero(decile_N == -1)
-        yield self._group("Random", self._samples, rows[:RANDOM].tolist())
-
-    def _group(self, name: str, contexts: Contexts, rows: range | list[int]) -> str:
-        examples: list[str] = []
-        shown: set[bytes] = set()
-        for row in rows:
-            key = contexts.key(row)
-            examples.append(contexts.to_json(row, self._words, repeated=key in shown))
-            shown.add(key)
-        return f'{{"quantile_name":"{name}","examples":[{",".join(examples)}]}}'
-
 
 def _lists(answers: Answers | None, table: str, *columns: str) -> Lists | None:
     return None if answers is None else Lists(getattr(answers, table), *columns)
@@ -136,10 +122,10 @@ def _related(lists: Lists | None, feature: int) -> list[list[Any]]:
     ]
 
 
-def token_ids(answered: Answered, *contexts: Contexts) -> Any:
-    """Return every token id that records show, with repetitions."""
-    found = [one.token_T for one in contexts]
+def token_ids(answered: Answered, stored: Stored) -> Iterator[npt.NDArray[np.integer]]:
+    """Yield every token id that records show, with repetitions."""
+    for table in (stored.examples, stored.samples):
+        yield table["token"].to_numpy()
+        yield from (pc.list_flatten(table[name]).to_numpy() for name in ("before", "after"))
     if answered.answers is not None:
-        logits: pa.Table = answered.answers.logits
-        found += [Lists(logits, name).every()[0].astype(np.int64) for name in ("high_tokens", "low_tokens")]
-    return np.concatenate(found)
+        yield from Lists(answered.answers.logits, "high_tokens", "low_tokens").every()

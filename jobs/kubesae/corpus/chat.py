@@ -91,8 +91,8 @@ class Renderer:
     def render(self, messages: Messages, where: str) -> str:
         """Return the text of a conversation, with marks around what only spells a special token.
 
-        The template is given the trace of the last answer apart, as newer ones want it, then within the answer; where
-        the trace is lost both times, it is put in for a placeholder.
+        The template is given the trace of the last answer apart, as newer ones want it, then within the answer. Where
+        it loses the trace both times it is given a mark instead, and the trace is put where the mark comes out.
 
         Raises:
             ConfigError: the template refuses the messages; `where` names them.

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kubesae.export import spread
-from kubesae.export.contexts import Contexts, exact, token_texts
+from kubesae.export.contexts import ShownRows, exact, token_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -86,8 +86,8 @@ class Dashboards:
     """Makes the dashboard of any feature: the tables of the interpretation, in memory."""
 
     subject: Subject
-    examples: Contexts
-    samples: Contexts
+    examples: ShownRows
+    samples: ShownRows
     texts: Mapping[int, str]
     count_FB: npt.NDArray[np.int64]
     W_dec_FD: npt.NDArray[np.float32]
@@ -96,8 +96,8 @@ class Dashboards:
     def of(cls, subject: Subject) -> Dashboards:
         """Read what dashboards are made of: the sparse codes once, for how activations are spread."""
         stored = subject.stored
-        examples, samples = (Contexts.of(table, stored.info.features) for table in (stored.examples, stored.samples))
-        shown = [examples.token_T, samples.token_T, *logit_tokens(subject)]
+        examples, samples = (ShownRows.of(table, stored.info.features) for table in (stored.examples, stored.samples))
+        shown = [examples.contexts.token_T, samples.contexts.token_T, *logit_tokens(subject)]
         return cls(
             subject,
             examples,

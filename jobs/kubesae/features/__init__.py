@@ -14,9 +14,9 @@ from kubesae.features.stored import (
     read_info,
     read_interpretation,
     read_stored,
-    table_bytes,
     write_stored,
 )
+from kubesae.features.tables import table_bytes
 
 __all__ = [
     "SCHEMAS",

@@ -13,17 +13,15 @@ Each table has its features in order; all but POPULATIONS (and an empty LOGITS) 
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from kubesae.errors import MissingError
 from kubesae.experiment import Section, canonical_json, parse_json_object, sha256_hex, validate
-from kubesae.features.stored import table_bytes
+from kubesae.features.tables import put_tables, read_tables, table_bytes
 from kubesae.ledger import keys
 
 if TYPE_CHECKING:
@@ -137,8 +135,7 @@ def write_answers(
         coactivation_rows=coactivation_rows,
         sha256={name: sha256_hex(data) for name, data in files.items()},
     )
-    for name, data in files.items():
-        output.put(keys.interpretation(sae, f"{name}.parquet"), data)
+    put_tables(output, sae, files)
     output.put(keys.interpretation(sae, ANSWERED), info.to_json())
     return Answers(info, **tables)
 
@@ -151,11 +148,9 @@ def read_answers(output: Store, sae: str, interpretation: bytes) -> Answers | No
         if document.get("format") != FORMAT:
             return None
         info = validate(AnswersInfo, document, where)
-        files = {name: output.read(keys.interpretation(sae, f"{name}.parquet")) for name in SCHEMAS}
     except MissingError:
         return None
-    if info.interpretation_sha256 != sha256_hex(interpretation):
+    if info.interpretation_sha256 != sha256_hex(interpretation) or set(info.sha256) != set(SCHEMAS):
         return None
-    if any(sha256_hex(data) != info.sha256.get(name) for name, data in files.items()):
-        return None
-    return Answers(info, **{name: pq.read_table(io.BytesIO(data)) for name, data in files.items()})
+    tables = read_tables(output, sae, info.sha256)
+    return None if tables is None else Answers(info, **tables)

@@ -11,26 +11,24 @@ One pass over the data is needed to make them, none to answer from them.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from kubesae.errors import MissingError
 from kubesae.experiment import Section, canonical_json, parse_json_object, sha256_hex, validate
 from kubesae.features.codes import CodeCache, CodesFile
+from kubesae.features.tables import put_tables, read_tables, table_bytes
 from kubesae.ledger import keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import pyarrow as pa
+
     from kubesae.store import Store
 
-# Examples lie by feature; a group of this many rows is about a thousand features.
-_ROW_GROUP = 20_000
 FORMAT = 3
 _TABLES = ("statistics", "examples", "samples")
 
@@ -103,8 +101,7 @@ def write_stored(
         codes=tuple(codes),
         **{f"{name}_sha256": sha256_hex(data) for name, data in files.items()},
     )
-    for name, data in files.items():
-        output.put(keys.interpretation(source.sae, f"{name}.parquet"), data)
+    put_tables(output, source.sae, files)
     output.put(keys.interpretation(source.sae, keys.INTERPRETED), info.to_json())
     return Stored(info, **{name: tables[name] for name in _TABLES})
 
@@ -143,21 +140,9 @@ def _answers(found: Source, wanted: Source) -> bool:
 
 
 def _read(output: Store, info: Interpretation) -> Stored | None:
-    files = {}
-    for name in _TABLES:
-        try:
-            files[name] = output.read(keys.interpretation(info.source.sae, f"{name}.parquet"))
-        except MissingError:
-            return None
-        if sha256_hex(files[name]) != getattr(info, f"{name}_sha256"):
-            return None
+    tables = read_tables(output, info.source.sae, {name: getattr(info, f"{name}_sha256") for name in _TABLES})
+    if tables is None:
+        return None
     if not {file.key for file in info.codes} <= set(output.list(keys.interpretation_codes(info.source.sae))):
         return None
-    return Stored(info, **{name: pq.read_table(io.BytesIO(data)) for name, data in files.items()})
-
-
-def table_bytes(table: pa.Table) -> bytes:
-    """Return a table as a Parquet file."""
-    out = io.BytesIO()
-    pq.write_table(table, out, row_group_size=_ROW_GROUP, compression="zstd")
-    return out.getvalue()
+    return Stored(info, **tables)

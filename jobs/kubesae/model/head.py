@@ -48,13 +48,13 @@ class Head:
     norm: nn.Module
     output: nn.Module
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def logits(self, x_BD: Tensor) -> Tensor:
         """Return the logits [B, V] of residual streams [B, D] after the last layer."""
         logits_BV: Tensor = self.output(self.norm(x_BD.to(self._device, torch.float32)))
         return logits_BV
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def effect(self, direction_BD: Tensor) -> Tensor:
         """Return what directions [B, D] raise and lower: logits(d) - logits(0), [B, V], float32.
 
@@ -63,7 +63,9 @@ class Head:
         stays zero. A LayerNorm takes the mean off as well, and adds its bias. That bias, and the head's, say what the
         model predicts when it knows nothing, not what the feature adds: they are the logits of zero, and are taken off.
         """
-        return self.logits(direction_BD) - self.logits(torch.zeros_like(direction_BD[:1]))
+        of_zero_BV = self.logits(torch.zeros_like(direction_BD[:1]))
+        logits_BV = self.logits(direction_BD)
+        return logits_BV.sub_(of_zero_BV) if of_zero_BV.any() else logits_BV
 
     @property
     def _device(self) -> torch.device:

@@ -8,8 +8,7 @@ import numpy as np
 
 from kubesae.errors import MissingError
 from kubesae.experiment import parse_json_object, sha256_hex, validate
-from kubesae.features import list_reasoning
-from kubesae.features.stored import table_bytes
+from kubesae.features import list_reasoning, table_bytes
 from kubesae.ledger import keys
 from kubesae.reason.falsify import by_injection, by_paraphrase, verdicts
 from kubesae.reason.page import page

@@ -22,8 +22,7 @@ from pydantic import Field
 
 from kubesae.errors import MissingError
 from kubesae.experiment import Section, canonical_json, parse_json_object, sha256_hex, validate
-from kubesae.features import CodeCache, CodesBuilder, CodesFile
-from kubesae.features.stored import table_bytes
+from kubesae.features import CodeCache, CodesBuilder, CodesFile, table_bytes
 from kubesae.ledger import keys
 from kubesae.reason.reader import entries, flags_of
 from kubesae.reason.scoring import is_right, stated_answer

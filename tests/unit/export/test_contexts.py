@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from exported import subject
-from kubesae.export.contexts import Contexts, exact, token_texts
+from kubesae.export.contexts import ShownRows, exact, token_texts
 from small_sae import D_SAE
 
 
@@ -12,11 +12,11 @@ from small_sae import D_SAE
 def test_a_context_is_the_table_s_row(name, small_store):
     opened = subject(small_store)
     table = getattr(opened.stored, name)
-    contexts = Contexts.of(table, D_SAE)
+    rows = ShownRows.of(table, D_SAE)
     texts = token_texts(opened.vocabulary, range(opened.manifest.tokenizer.size))
-    assert len(table) == contexts.offset_F[-1] > 50
+    assert len(table) == rows.offset_F[-1] > 50
     for number, row in enumerate(table.to_pylist()):
-        shown = contexts.context(number, texts)
+        shown = rows.context(number, texts)
         ids = [*row["before"], row["token"], *row["after"]]
         assert shown.tokens == [texts[token] for token in ids]
         assert np.float32(shown.values).tolist() == row["activations"]
@@ -26,7 +26,7 @@ def test_a_context_is_the_table_s_row(name, small_store):
             len(row["before"]),
             row["activation"],
         )
-        assert number in contexts.rows_of(row["feature"])
+        assert number in rows.rows_of(row["feature"])
 
 
 def test_numbers_are_as_short_as_float32_needs():

@@ -44,11 +44,12 @@ def logits_table(
     kept = head.vocab_size if tokens is None else min(tokens, head.vocab_size)
     columns: dict[str, list[np.ndarray]] = {name: [] for name in LOGITS.names[1:]}
     for direction_BD in W_dec_FD.split(max(1, block // head.vocab_size)):
-        effect_BV = head.effect(direction_BD)[:, :kept]
+        effect_BV = head.effect(direction_BD)[:, :kept].contiguous()
         for name, sign in (("high", 1), ("low", -1)):
-            value_BK, token_BK = largest(sign * effect_BV, most)
+            value_BK, token_BK = largest(effect_BV, most)
             columns[f"{name}_tokens"].append(token_BK.cpu().numpy())
             columns[f"{name}_values"].append(sign * value_BK.cpu().numpy())
+            effect_BV.neg_()
     width = np.full(features, min(most, kept))
     made = {
         name: lists(np.concatenate(parts).ravel(), width, LOGITS.field(name).type.value_type)

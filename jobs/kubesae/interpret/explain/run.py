@@ -22,8 +22,7 @@ import pyarrow.parquet as pq
 from kubesae.corpus import require_manifest
 from kubesae.errors import ConfigError, KubesaeError, MissingError
 from kubesae.experiment import canonical_json, sha256_hex
-from kubesae.features import read_interpretation
-from kubesae.features.stored import table_bytes
+from kubesae.features import read_interpretation, table_bytes
 from kubesae.interpret.explain.examples import examples_of
 from kubesae.interpret.explain.prompts import (
     EXPLANATION,

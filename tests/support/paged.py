@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from kubesae.corpus import TokensManifest
 from kubesae.experiment import canonical_json, sha256_hex
-from kubesae.features import Source, Stored, write_answers, write_stored
+from kubesae.features import SCHEMAS, Source, Stored, write_answers, write_stored
 from kubesae.ledger import keys
 
 if TYPE_CHECKING:
@@ -225,58 +225,18 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def _write_answers(store: Store, text: Text, stored: Stored, *, head: bool) -> None:
-    features, random = stored.info.features, np.random.default_rng(1)
-    count = stored.statistics["count"].to_pylist()
-    active, corpus_N = _active(text, features), np.array([name for name, _ in text.documents])[text.document_N]
-    first = {row["feature"]: row["token"] for row in stored.examples.to_pylist() if row["rank"] == 1}
-    labels, logits, neighbours, coactive, populations = [], [], [], [], []
-    for feature in range(features):
-        alive = count[feature] > 0
-        token = first.get(feature, -1)
-        shown = text.tokenizer.decode([token]) if alive else ""
-        kind = ("token", "mixed", "bigram", "position")[feature % 4] if alive else "dead"
-        label = f"token '{shown}'" if alive else "dead"
-        purity = 0.95 if alive else float("nan")
-        flags = {"dense": False, "single_token": alive and feature % 4 == 0, "positional": kind == "position"}
-        labels.append({"feature": feature, "label": label, "kind": kind, "purity": purity, "token": token} | flags)
-        ids = random.integers(0, _VOCABULARY, (2, _RELATED)).tolist()
-        values = np.sort(random.random((2, _RELATED)) * 3).tolist()
-        if head:
-            logits.append(
-                {
-                    "feature": feature,
-                    "high_tokens": ids[0],
-                    "high_values": values[0][::-1],
-                    "low_tokens": ids[1],
-                    "low_values": [-v for v in values[1][::-1]],
-                }
-            )
-        others = random.choice(features, min(features, _RELATED), replace=False).tolist()
-        cosines = np.sort(random.random(len(others)))[::-1].tolist()
-        neighbours.append({"feature": feature, "neighbours": others, "cosines": cosines})
-        coactive.append(
-            {
-                "feature": feature,
-                "others": others,
-                "counts": list(range(len(others))),
-                "jaccard": cosines,
-                "npmi": cosines,
-            }
-        )
-        for corpus in CORPORA:
-            value_N = active[feature][1][corpus_N[active[feature][0]] == corpus]
-            mean = float(value_N.mean()) if len(value_N) else 0.0
-            counted = {"rows": int((corpus_N == corpus).sum()), "count": len(value_N), "mean_active": mean}
-            populations.append({"feature": feature, "population": corpus} | counted)
+    features, random = range(stored.info.features), np.random.default_rng(1)
     tables = {
-        "labels": labels,
-        "logits": logits,
-        "neighbours": neighbours,
-        "coactivation": coactive,
-        "populations": populations,
+        "labels": _labels(text, stored),
+        "logits": [_logits(random, feature) for feature in features] if head else [],
+        "neighbours": [_related(random, feature, len(features), "neighbours", "cosines") for feature in features],
+        "coactivation": [
+            _related(random, feature, len(features), "others", "jaccard", "npmi")
+            | {"counts": list(range(min(len(features), _RELATED)))}
+            for feature in features
+        ],
+        "populations": _populations(text, len(features)),
     }
-    from kubesae.features.answers import SCHEMAS
-
     write_answers(
         store,
         SAE,
@@ -286,6 +246,46 @@ def _write_answers(store: Store, text: Text, stored: Stored, *, head: bool) -> N
         no_head="" if head else "the model's head was not to be had.",
         coactivation_rows=stored.info.rows,
     )
+
+
+def _labels(text: Text, stored: Stored) -> list[dict[str, Any]]:
+    """Return a label of every kind, by turns."""
+    first = {row["feature"]: row["token"] for row in stored.examples.to_pylist() if row["rank"] == 1}
+    found = []
+    for feature, count in enumerate(stored.statistics["count"].to_pylist()):
+        token = first.get(feature, -1)
+        kind = ("token", "mixed", "bigram", "position")[feature % 4] if count else "dead"
+        label = f"token '{text.tokenizer.decode([token])}'" if count else "dead"
+        flags = {"dense": False, "single_token": kind == "token", "positional": kind == "position"}
+        purity = 0.95 if count else float("nan")
+        found.append({"feature": feature, "label": label, "kind": kind, "purity": purity, "token": token} | flags)
+    return found
+
+
+def _logits(random: np.random.Generator, feature: int) -> dict[str, Any]:
+    high, low = random.integers(0, _VOCABULARY, (2, _RELATED)).tolist()
+    raised, lowered = np.sort(random.random((2, _RELATED)) * 3)[:, ::-1]
+    values = {"high_values": raised.tolist(), "low_values": (-lowered).tolist()}
+    return {"feature": feature, "high_tokens": high, "low_tokens": low} | values
+
+
+def _related(random: np.random.Generator, feature: int, features: int, others: str, *numbers: str) -> dict[str, Any]:
+    """Return other features of one, with numbers in [0, 1] that fall."""
+    found = random.choice(features, min(features, _RELATED), replace=False).tolist()
+    values = np.sort(random.random(len(found)))[::-1].tolist()
+    return {"feature": feature, others: found} | dict.fromkeys(numbers, values)
+
+
+def _populations(text: Text, features: int) -> list[dict[str, Any]]:
+    corpus_N = np.array([name for name, _ in text.documents])[text.document_N]
+    found = []
+    for feature, (row_N, value_N) in enumerate(_active(text, features)):
+        for corpus in CORPORA:
+            own_N = value_N[corpus_N[row_N] == corpus]
+            mean = float(own_N.mean()) if len(own_N) else 0.0
+            counted = {"rows": int((corpus_N == corpus).sum()), "count": len(own_N), "mean_active": mean}
+            found.append({"feature": feature, "population": corpus} | counted)
+    return found
 
 
 def publish(server: S3Server, folder: Path, sae: str = SAE, *, only: str = "") -> str:

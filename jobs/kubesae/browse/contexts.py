@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,7 @@ class Words:
     place_V: npt.NDArray[np.int32]
 
     @classmethod
-    def of(cls, vocabulary: Vocabulary, parts: Iterable[npt.NDArray[np.integer]]) -> Words:
+    def of(cls, vocabulary: Vocabulary, parts: Iterable[npt.NDArray[Any]]) -> Words:
         """Look up every token of `parts`, which may come several times; -1 is none."""
         found = [np.flatnonzero(np.bincount(ids[ids >= 0])) for ids in parts]
         known = np.unique(np.concatenate([np.zeros(0, np.int64), *found]))

@@ -122,7 +122,7 @@ def _related(lists: Lists | None, feature: int) -> list[list[Any]]:
     ]
 
 
-def token_ids(answered: Answered, stored: Stored) -> Iterator[npt.NDArray[np.integer]]:
+def token_ids(answered: Answered, stored: Stored) -> Iterator[npt.NDArray[Any]]:
     """Yield every token id that records show, with repetitions."""
     for table in (stored.examples, stored.samples):
         yield table["token"].to_numpy()

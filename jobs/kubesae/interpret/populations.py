@@ -16,32 +16,56 @@ from kubesae.features.answers import POPULATIONS
 
 if TYPE_CHECKING:
     from kubesae.corpus import ShardTokens, TokensManifest
-    from kubesae.features import CodeCache
+    from kubesae.features import Codes
     from kubesae.ledger import Plan
     from kubesae.store import Store
 
 _NO_CORPUS = -1
 
 
-def populations_table(data: Store, manifest: TokensManifest, plan: Plan, cache: CodeCache) -> pa.Table:
-    """Return counts of every feature in every corpus, by feature and corpus; rows without a document are in none."""
-    names = sorted({corpus.name for corpus in manifest.corpora})
-    rows_C = np.zeros(len(names), np.int64)
-    count_FC = np.zeros((cache.features, len(names)), np.int64)
-    sum_FC = np.zeros((cache.features, len(names)))
-    shard, tokens = -1, None
-    for codes in cache.files():
-        own, start = plan.locate(codes.first_row)
-        if tokens is None or own != shard:
-            shard, tokens = own, read_shard_tokens(data, manifest, own)
-        corpus_R = _corpora(tokens, names, start, len(codes.kept_R))
-        rows_C += np.bincount(corpus_R[codes.kept_R & (corpus_R != _NO_CORPUS)], minlength=len(names))
+class Populations:
+    """Counts of every feature in every corpus; rows without a document are in none.
+
+    populations = Populations(data, manifest, plan, features)
+    populations.add(codes)                  # of each file of the cache, in row order
+    table = populations.table()             # `features.answers.POPULATIONS`
+    """
+
+    def __init__(self, data: Store, manifest: TokensManifest, plan: Plan, features: int) -> None:
+        """Count nothing yet. `data` holds the tokens."""
+        self._data, self._manifest, self._plan = data, manifest, plan
+        self._names = sorted({corpus.name for corpus in manifest.corpora})
+        self._rows_C = np.zeros(len(self._names), np.int64)
+        self._count_FC = np.zeros((features, len(self._names)), np.int64)
+        self._sum_FC = np.zeros((features, len(self._names)))
+        self._shard: tuple[int, ShardTokens] | None = None
+
+    def add(self, codes: Codes) -> None:
+        """Count the rows of these codes."""
+        shard, start = self._plan.locate(codes.first_row)
+        if self._shard is None or self._shard[0] != shard:
+            self._shard = shard, read_shard_tokens(self._data, self._manifest, shard)
+        names, cells = self._names, self._count_FC.size
+        corpus_R = _corpora(self._shard[1], names, start, len(codes.kept_R))
+        self._rows_C += np.bincount(corpus_R[codes.kept_R & (corpus_R != _NO_CORPUS)], minlength=len(names))
         corpus_N = corpus_R[codes.row_N]
         inside = corpus_N != _NO_CORPUS
         cell_N = codes.features_N()[inside].astype(np.int64) * len(names) + corpus_N[inside]
-        count_FC += np.bincount(cell_N, minlength=count_FC.size).reshape(count_FC.shape)
-        sum_FC += np.bincount(cell_N, codes.value_N[inside], minlength=count_FC.size).reshape(count_FC.shape)
-    return _table(names, rows_C, count_FC, sum_FC)
+        self._count_FC += np.bincount(cell_N, minlength=cells).reshape(self._count_FC.shape)
+        self._sum_FC += np.bincount(cell_N, codes.value_N[inside], minlength=cells).reshape(self._sum_FC.shape)
+
+    def table(self) -> pa.Table:
+        """Return the counts, by feature and corpus."""
+        features, corpora = self._count_FC.shape
+        return pa.table(
+            {
+                "feature": pa.array(np.repeat(np.arange(features, dtype=np.int32), corpora)),
+                "population": pa.array(self._names * features, pa.string()),
+                "rows": np.tile(self._rows_C, features),
+                "count": self._count_FC.ravel(),
+                "mean_active": (self._sum_FC / np.maximum(self._count_FC, 1)).astype(np.float32).ravel(),
+            }
+        ).cast(POPULATIONS)
 
 
 def _corpora(tokens: ShardTokens, names: list[str], start: int, rows: int) -> npt.NDArray[np.int64]:
@@ -51,18 +75,3 @@ def _corpora(tokens: ShardTokens, names: list[str], start: int, rows: int) -> np
     for document in tokens.documents(start, rows):
         corpus_R[document.start : document.start + document.tokens] = number[document.corpus]
     return corpus_R
-
-
-def _table(
-    names: list[str], rows_C: npt.NDArray[np.int64], count_FC: npt.NDArray[np.int64], sum_FC: npt.NDArray[np.float64]
-) -> pa.Table:
-    features = len(count_FC)
-    return pa.table(
-        {
-            "feature": pa.array(np.repeat(np.arange(features, dtype=np.int32), len(names))),
-            "population": pa.array(names * features, pa.string()),
-            "rows": np.tile(rows_C, features),
-            "count": count_FC.ravel(),
-            "mean_active": (sum_FC / np.maximum(count_FC, 1)).astype(np.float32).ravel(),
-        }
-    ).cast(POPULATIONS)

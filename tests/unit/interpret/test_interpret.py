@@ -19,7 +19,7 @@ from kubesae.features import CodesFile
 from kubesae.interpret import interpret, scan
 from kubesae.interpret.histogram import BINS, bins
 from kubesae.interpret.kept import by_hash
-from kubesae.interpret.populations import populations_table
+from kubesae.interpret.populations import Populations
 from kubesae.interpret.state import to_bytes
 from kubesae.ledger import Plan
 from kubesae.sae.named import open_named
@@ -172,7 +172,10 @@ def test_populations_are_corpora(small, everything):
     store, identity = small
     f, flags = everything
     manifest, cache = require_manifest(store), interpret(store, store, None, SETTINGS).stored.cache(store)
-    table = populations_table(store, manifest, Plan.of(identity), cache).to_pylist()
+    populations = Populations(store, manifest, Plan.of(identity), cache.features)
+    for codes in cache.files():
+        populations.add(codes)
+    table = populations.table().to_pylist()
     assert [row["feature"] for row in table] == list(range(D_SAE))
     for row in table:
         active = f[f[:, row["feature"]] > 0, row["feature"]]

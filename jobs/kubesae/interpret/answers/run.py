@@ -2,7 +2,7 @@
 
     kubesae interpret experiment.yaml         # makes both, and finds both the next time
 
-Two reads of the sparse-code cache, a file at a time; products of the decoder with itself and with the model's head.
+One read of the sparse-code cache, a file at a time; products of the decoder with itself and with the model's head.
 Made again when the interpretation is another one. Equal to the byte on the same kind of machine with the same model.
 """
 
@@ -20,17 +20,17 @@ from kubesae.interpret.answers.coactivation import coactivation_table, sample_ro
 from kubesae.interpret.answers.labels import labels_table
 from kubesae.interpret.answers.logits import logits_table
 from kubesae.interpret.answers.neighbours import neighbours_table
-from kubesae.interpret.populations import populations_table
+from kubesae.interpret.populations import Populations
 from kubesae.ledger import Plan, keys
 from kubesae.model.head import find_model, load_head
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import pyarrow as pa
 
     from kubesae.experiment import Experiment
-    from kubesae.features import Answers
+    from kubesae.features import Answers, Codes
     from kubesae.interpret.run import Interpreter
 
 
@@ -55,14 +55,21 @@ def answer(found: Interpreter, experiment: Experiment, say: Callable[[str], None
     plan, cache = Plan.of(found.identity), found.stored.cache(found.output)
     W_dec_FD = found.named.sae.to("cuda" if torch.cuda.is_available() else "cpu").weights.W_dec_FD
     logits, no_head = _logits(found, experiment, W_dec_FD)
-    sample = sample_rows(cache.files(), info.rows, sum(file.entries for file in info.codes), info.features)
+    populations = Populations(found.data, found.manifest, plan, info.features)
+
+    def counted() -> Iterator[Codes]:
+        for codes in cache.files():
+            populations.add(codes)
+            yield codes
+
+    sample = sample_rows(counted(), info.rows, sum(file.entries for file in info.codes), info.features)
     special = found.manifest.tokenizer.special
     tables = {
         "labels": labels_table(found.stored, logits, plan, found.vocabulary, special),
         "logits": logits,
         "neighbours": neighbours_table(W_dec_FD),
         "coactivation": coactivation_table(sample),
-        "populations": populations_table(found.data, found.manifest, plan, cache),
+        "populations": populations.table(),
     }
     head = "" if no_head else found.identity.model_revision
     answers = write_answers(

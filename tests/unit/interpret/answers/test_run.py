@@ -18,7 +18,7 @@ from kubesae.interpret import answer, interpret
 from kubesae.interpret.answers.coactivation import coactivation_table, sample_rows
 from kubesae.interpret.answers.logits import logits_table
 from kubesae.interpret.answers.neighbours import neighbours_table
-from kubesae.interpret.populations import populations_table
+from kubesae.interpret.populations import Populations
 from kubesae.ledger import Plan
 from kubesae.model.head import load_head
 from kubesae.store import open_store
@@ -65,7 +65,10 @@ def test_every_feature_has_its_answers(store, found) -> None:
     sample = sample_rows(codes, 1003, sum(len(one.row_N) for one in codes), D_SAE)
     assert answers.coactivation.equals(coactivation_table(sample))
     plan = Plan.of(found.identity)
-    assert answers.populations.equals(populations_table(store, found.manifest, plan, cache))
+    populations = Populations(store, found.manifest, plan, D_SAE)
+    for one in codes:
+        populations.add(one)
+    assert answers.populations.equals(populations.table())
     assert pc.sum(answers.populations["count"]) == pc.sum(found.stored.statistics["count"])
 
 

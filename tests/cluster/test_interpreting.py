@@ -53,8 +53,8 @@ def test_eight_pods_leave_the_bytes_of_one(
         "a unit is stored", lambda: run.store.list("interpret/small/units/"), timeout=300, namespace=namespace
     )
     running = [pod["metadata"]["name"] for pod in run.pods("interpret") if pod["status"]["phase"] == "Running"]
-    if running:  # else all ended between two looks
-        local.kill_container(moments.choice(running), namespace=namespace)
+    assert running
+    local.kill_container(moments.choice(running), namespace=namespace)
     run.wait_until_complete(timeout=400)
     assert (
         len({pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] for pod in run.pods("interpret")})

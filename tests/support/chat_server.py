@@ -94,6 +94,10 @@ class ChatServer(Stoppable, ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: ChatServer
 
+    def do_GET(self) -> None:  # where a redirected request ends
+        self.server.seen.append((dict(self.headers), {}))
+        self._send(404, "", {})
+
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.server.lock:

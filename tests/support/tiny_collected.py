@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 PILOT_TOKENS = 200
 
 
-def write_inputs(folder: Path) -> None:
-    """Write a model and a corpus."""
-    save_model(folder / "model", "llama")
+def write_inputs(folder: Path, **sizes: int) -> None:
+    """Write a model and a corpus; `sizes` are fields of the model's config."""
+    save_model(folder / "model", "llama", **sizes)
     (folder / "corpus").mkdir()
     for i in range(60):
         (folder / "corpus" / f"{i}.txt").write_text(text(i))

@@ -2,7 +2,7 @@
 
     interpret/<sae>/page/overview.json      what there is to say of the whole
     interpret/<sae>/page/table.json.gz      a column a property, a value a feature
-    interpret/<sae>/page/reasoning.json     pages of `kubesae reason`; kept if it is there
+    interpret/<sae>/page/reasoning.json     pages of `kubesae reason`
     interpret/<sae>/features/               everything about each feature (`packing`)
     interpret/<sae>/index.html              the page itself; written last, so what is there is whole
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from kubesae.browse.answered import Answered, common_tokens
 from kubesae.browse.contexts import Words
 from kubesae.browse.document import document
-from kubesae.browse.files import OVERVIEW, REASONING, TABLE
+from kubesae.browse.files import OVERVIEW, TABLE
 from kubesae.browse.overview import overview
 from kubesae.browse.packing import compact, gzip_json, index_of, write_records
 from kubesae.browse.records import Records, token_ids
@@ -26,7 +26,7 @@ from kubesae.browse.table import table_columns
 from kubesae.corpus import Vocabulary, require_manifest
 from kubesae.errors import DamagedError, MissingError
 from kubesae.experiment import parse_json_object, sha256_hex
-from kubesae.features import read_answers
+from kubesae.features import list_reasoning, read_answers
 from kubesae.ledger import keys
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def write_page(data: Store, output: Store, stored: Stored) -> str:
         file = _write_features(output, stored, Records(stored, answered, words))
         output.put(keys.page_file(sae, TABLE), gzip_json(table))
         output.put(keys.page_file(sae, OVERVIEW), compact(about).encode())
-        output.create(keys.page_file(sae, REASONING), b"[]")
+        list_reasoning(output, sae, stored.info.source.sae_sha256)
         output.put(keys.page(sae), shell)
         _remove_others(output, sae, file)
     return output.url_of(keys.page(sae))

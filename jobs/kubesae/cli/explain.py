@@ -56,7 +56,7 @@ def command(
         raise ConfigError("Which features? Give --features 1,5,7 or --count 20.")
     if export_prompts is None and not (endpoint and model):
         raise ConfigError("Which language model? Give --endpoint and --model, or --export-prompts to ask none.")
-    numbers = _numbers(features or "")
+    numbers = _numbers(features) if features is not None else []
     from kubesae.interpret.explain import KEY, Endpoint, choose, explain, open_interpretation, prompts  # noqa: PLC0415
     from kubesae.store import open_store  # noqa: PLC0415 - keeps --help fast
     from kubesae.store.disk import disk_errors  # noqa: PLC0415
@@ -70,12 +70,12 @@ def command(
             lines = [file.write(line + "\n") for line in prompts(found, chosen, examples)]
         say(f"Wrote {len(lines):,} questions about {len(chosen):,} features to {export_prompts}")
         return
-    language_model = Endpoint(endpoint or "", model or "", os.environ.get(KEY), timeout)
+    language_model = Endpoint(endpoint or "", model or "", (os.environ.get(KEY) or "").strip(), timeout)
     explain(found, chosen, language_model, examples, parallel, say)
 
 
 def _numbers(text: str) -> list[int]:
     try:
-        return [int(part) for part in text.split(",") if part.strip()]
+        return [int(part) for part in text.split(",")]
     except ValueError:
         raise ConfigError(f"--features {text!r} is no list of numbers. Give one as 1,5,7.") from None

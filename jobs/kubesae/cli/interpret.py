@@ -69,10 +69,15 @@ def command(
     resolved = resolve(experiment, overrides(flags))
     index, of = check_share(index, of)
     from kubesae.browse.page import write_page  # noqa: PLC0415 - keeps --help fast
-    from kubesae.interpret import answer  # noqa: PLC0415
+    from kubesae.interpret import TOP, answer  # noqa: PLC0415
     from kubesae.ledger import require_identity, sae_names  # noqa: PLC0415
     from kubesae.store import open_store  # noqa: PLC0415
 
+    if themes and resolved.interpret.top_k < TOP:
+        raise ConfigError(
+            f"--themes looks at the {TOP} largest activations of each feature, but interpret.top_k is "
+            f"{resolved.interpret.top_k}: raise it."
+        )
     data, output = open_store(resolved.data), open_store(resolved.output_prefix)
     names = sae_names(resolved, require_identity(data)) if everything else [choose_sae(resolved, sae_name)]
     for name in names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from pathlib import Path
@@ -38,7 +39,7 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 @click.option(
     "--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0: always the likeliest token"
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="of all that is drawn")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="of all that is drawn")
 @click.option("--tested", type=click.IntRange(1), default=10, show_default=True, help="features of a ranking to test")
 @click.option("--texts", type=click.IntRange(2), default=32, show_default=True, help="ordinary texts for injection")
 @click.option(
@@ -72,11 +73,13 @@ def command(
     resolved = resolve(experiment, overrides(flags))
     share = check_share(index, of)
     _check(text, problems, given)
-    from kubesae.reason import Bench  # noqa: PLC0415 - keeps --help fast
+    from kubesae.reason import Bench, check_feature  # noqa: PLC0415 - keeps --help fast
     from kubesae.store import open_store  # noqa: PLC0415
 
     data, output = open_store(resolved.data), open_store(resolved.output_prefix)
     bench = Bench.open(resolved, data, output, choose_sae(resolved, sae_name))
+    if (edit := _edit(given)) is not None:
+        check_feature(bench, edit)  # before hours are spent on problems
     if text is not None:
         _text(bench, text, given, str(experiment or resolved.data), as_json=as_json)
     if problems is not None:
@@ -94,6 +97,8 @@ def _check(text: str | None, problems: Path | None, given: dict[str, Any]) -> No
         raise ConfigError(f"--intervene {kind} needs --feature, the number of the one to change.")
     if kind is not None and (value is None) != (kind == "ablate"):
         raise ConfigError("--value says to what (clamp), by what factor (scale) or by how much (add); ablate has none.")
+    if value is not None and not math.isfinite(value):
+        raise ConfigError(f"--value is {value}: give a finite number.")
     name = given["name"]
     if problems is not None and not _NAME.fullmatch(name or _default_name(problems)):
         raise ConfigError(f"{name or problems.stem!r} is no name: give --name of small letters, digits and dashes.")

@@ -66,17 +66,19 @@ class Subject:
 
     @cached_property
     def stored(self) -> Stored:
-        """The interpretation of these weights. Raises ConfigError when there is none."""
+        """The interpretation of these weights over this data. Raises ConfigError when there is none."""
         if self.optional_stored is None:
             raise ConfigError(
-                f"SAE {self.named.name} at {self.output.url} has not been interpreted. Run `kubesae interpret` first."
+                f"SAE {self.named.name} at {self.output.url} has not been interpreted over {self.data.url}. "
+                "Run `kubesae interpret` first."
             )
         return self.optional_stored
 
     @cached_property
     def optional_stored(self) -> Stored | None:
-        """The interpretation of these weights; None: there is none."""
-        return read_interpretation(self.output, self.named.name, self.named.sha256)
+        """The interpretation of these weights over this data; None: there is none."""
+        found = read_interpretation(self.output, self.named.name, self.named.sha256)
+        return found if found is not None and found.info.source.identity == self.identity.sha256 else None
 
     @cached_property
     def answers(self) -> Answers | None:

@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from kubesae.store import Store
 
 
-def list_reasoning(output: Store, sae: str) -> list[dict[str, Any]]:
-    """Write the list of an SAE and return it, by name."""
+FORMAT = 1
+"""of `summary.json`"""
+
+
+def list_reasoning(output: Store, sae: str, sae_sha256: str) -> list[dict[str, Any]]:
+    """Write the list of the SAE with these weights and return it, by name."""
     found = []
     for key in sorted(output.list(keys.reasonings(sae))):
         if not key.endswith(f"/{keys.REASONED}"):
@@ -29,6 +33,8 @@ def list_reasoning(output: Store, sae: str) -> list[dict[str, Any]]:
             summary = parse_json_object(output.read(key), output.url_of(key))
         except MissingError:  # removed since it was listed
             continue
+        if summary.get("format") != FORMAT or summary["source"]["sae_sha256"] != sae_sha256:
+            continue  # of weights that this SAE had before: its features are others
         survived = {one["feature"] for ranking in summary["rankings"] for one in ranking["top"] if one["survived"]}
         found.append(
             {

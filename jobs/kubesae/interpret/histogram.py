@@ -47,5 +47,6 @@ def quantiles(
     within_N = np.clip((value_N - edge[bin_N]) / np.diff(edge)[bin_N], 0, np.nextafter(1, 0))
     own_N = count_FB[feature_N, bin_N]
     below_N = np.cumsum(count_FB, axis=1)[feature_N, bin_N] - own_N
-    share: npt.NDArray[np.float64] = (below_N + within_N * own_N) / count_FB.sum(1)[feature_N]
-    return share
+    share_N = (below_N + within_N * own_N) / count_FB.sum(1)[feature_N]
+    below_one: npt.NDArray[np.float64] = np.minimum(share_N, np.nextafter(1, 0))  # where the sum is rounded up to 1
+    return below_one

@@ -91,7 +91,7 @@ class Interpreter:
         width = info.source.context_tokens
         table = examples_table(self.data, self.manifest, Plan.of(self.identity), entries, width)
         windows = Windows([table])
-        windows.fill(alone(row_N, value_N, info.source.rows))
+        windows.fill(alone(row_N, value_N, self.identity.tokens))
         (table,) = windows.tables()
         number = table.schema.get_field_index("feature")
         return table.set_column(number, "feature", pa.array(np.full(len(table), feature, np.int32)))

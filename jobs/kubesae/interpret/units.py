@@ -9,10 +9,10 @@ the units, never wait, and whoever finds all of them merges: two who do so at on
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby, pairwise
 from typing import TYPE_CHECKING
 
-from kubesae.errors import MissingError
+from kubesae.errors import MissingError, StoreError
 from kubesae.experiment import canonical_json, sha256_hex
 from kubesae.interpret.state import from_bytes
 from kubesae.ledger import keys
@@ -54,8 +54,10 @@ def cut(refs: Sequence[BlockRef], plan: Plan, source: Source, unit_rows: int) ->
     """Cut blocks, which come in row order, into units of at least `unit_rows` rows where the shard has as many."""
     rows = max(unit_rows, plan.tokens // MOST_UNITS)
     parts = -(-rows // (plan.contexts_per_part * plan.context))
-    groups = groupby(refs, key=lambda ref: (ref.shard, ref.part // parts))
-    return [_unit(number, tuple(group), source) for number, (_, group) in enumerate(groups)]
+    # A part that is not there yet ends a unit: the rows of one follow each other.
+    gaps = accumulate((one.row + one.rows != other.row for one, other in pairwise(refs)), initial=0)
+    groups = groupby(zip(refs, gaps, strict=False), key=lambda pair: (pair[0].shard, pair[0].part // parts, pair[1]))
+    return [_unit(number, tuple(ref for ref, _ in group), source) for number, (_, group) in enumerate(groups)]
 
 
 def _unit(number: int, refs: tuple[BlockRef, ...], source: Source) -> Unit:
@@ -75,6 +77,7 @@ def merged(
 
     Raises:
         DamagedError: an object does not hold statistics.
+        StoreError: the codes of a unit are gone; it is removed, so that it is encoded again.
 
     """
     if not {unit.key for unit in units} <= stored_units(output, source):
@@ -92,7 +95,20 @@ def merged(
                 total.merge(one)
     except MissingError:  # another worker has merged them, and removed them
         return None
+    _require_codes(output, source, dict(zip(names, files, strict=True)))
     return None if total is None else (total, files)
+
+
+def _require_codes(output: Store, source: Source, files: dict[str, CodesFile]) -> None:
+    """Remove the units whose codes are not there, and raise StoreError if there are any."""
+    there = output.list(keys.interpretation_codes(source.sae))
+    lost = [unit for unit, file in files.items() if file.key not in there]
+    for unit in lost:
+        output.delete(unit)
+    if lost:
+        raise StoreError(
+            f"The codes of {len(lost)} units are gone from {output.url}. Start again: these are encoded once more."
+        )
 
 
 def stored_units(output: Store, source: Source) -> set[str]:

@@ -63,5 +63,5 @@ class Windows:
 
 
 def alone(rows: npt.NDArray[np.int64], values: npt.NDArray[np.float32], total: int) -> Codes:
-    """Return codes of one feature, then number 0, over all `total` rows."""
-    return Codes(0, np.ones(total, np.bool_), np.array([0, len(rows)], np.int64), rows, values)
+    """Return codes of one feature, then number 0, over all `total` rows of the data, none of which costs memory."""
+    return Codes(0, np.broadcast_to(np.True_, (total,)), np.array([0, len(rows)], np.int64), rows, values)

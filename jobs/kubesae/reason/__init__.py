@@ -7,7 +7,7 @@ summary = reason(bench, Asked(problems=Path("problems.jsonl"), name="gsm8k"))
 from kubesae.reason.analyse import reason
 from kubesae.reason.console import intervention_lines, summary_lines
 from kubesae.reason.edit import KINDS, Edit, Editor
-from kubesae.reason.intervene import intervene, intervene_on_text
+from kubesae.reason.intervene import check_feature, intervene, intervene_on_text
 from kubesae.reason.look import NO_LABELS, look, look_lines
 from kubesae.reason.run import Asked, Bench
 
@@ -18,6 +18,7 @@ __all__ = [
     "Bench",
     "Edit",
     "Editor",
+    "check_feature",
     "intervene",
     "intervene_on_text",
     "intervention_lines",

@@ -9,12 +9,13 @@ import numpy as np
 from kubesae.errors import MissingError
 from kubesae.experiment import parse_json_object, sha256_hex, validate
 from kubesae.features import list_reasoning, table_bytes
+from kubesae.features.reasoning import FORMAT
 from kubesae.ledger import keys
 from kubesae.reason.falsify import by_injection, by_paraphrase, verdicts
 from kubesae.reason.page import page
 from kubesae.reason.problems import Prompts
 from kubesae.reason.rank import rank
-from kubesae.reason.report import FORMAT, Summary, wilson
+from kubesae.reason.report import Summary, wilson
 from kubesae.reason.run import make_traces, taken_problems
 from kubesae.reason.texts import ordinary_texts
 
@@ -58,10 +59,10 @@ def reason(
     interpretation = bench.interpretation()
     stored = _stored(bench, asked, traces, interpretation)
     if stored is not None:
-        list_reasoning(bench.output, bench.named.name)  # a kill may have come before it
+        list_reasoning(bench.output, bench.named.name, bench.named.sha256)  # a kill may have come before it
         return stored
     summary = _analyse(bench, asked, prompts, problems, traces, interpretation, say)
-    list_reasoning(bench.output, bench.named.name)
+    list_reasoning(bench.output, bench.named.name, bench.named.sha256)
     return summary
 
 

@@ -88,7 +88,10 @@ class Editor:
             return x_BTD
         sae = self._sae
         x_on_sae_RD = x_RD.to(sae.weights.b_dec_D.device).float()
-        a_R = sae.codes(x_on_sae_RD).dense(sae.config.d_sae)[:, self._edit.feature]
+        code = sae.codes(x_on_sae_RD)
+        own_N = code.features_N == self._edit.feature
+        a_R = x_on_sae_RD.new_zeros(len(x_RD))
+        a_R[code.rows_N[own_N]] = code.values_N[own_N].to(a_R.dtype)
         change_R = self._edit.change(a_R).to(x_BTD.device)
         changed_R = change_R != 0
         if not bool(changed_R.any()):

@@ -76,11 +76,6 @@ class Injected:
     after: float
     reasoning: float
 
-    @property
-    def passed(self) -> bool:
-        """Whether the feature is not explained by its tokens."""
-        return self.verdict == CLASSES[0]
-
 
 def entries_of(files: Iterable[Codes], features: Sequence[int]) -> dict[int, Entries]:
     """Return the rows on which features are active, ascending, and their activations: one pass, a file in memory."""

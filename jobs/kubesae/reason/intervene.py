@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from kubesae.errors import ConfigError, MissingError
-from kubesae.experiment import canonical_json, parse_json_object
+from kubesae.experiment import canonical_json, parse_json_object, sha256_hex
 from kubesae.ledger import keys
 from kubesae.reason.edit import Edit, Editor
 from kubesae.reason.problems import Problem, Prompts
@@ -48,19 +48,19 @@ class Variant:
     direction_D: Tensor | None = None
 
 
-def variants_of(bench: Bench, edit: Edit, others: Sequence[int], controls: int, seed: int) -> list[Variant]:
-    """Return the edit, and its controls: turned round, then `controls` random directions and others' decoder rows.
-
-    Raises:
-        ConfigError: the SAE has no such feature.
-
-    """
-    W_dec_FD = bench.sae.weights.W_dec_FD
-    if edit.feature >= len(W_dec_FD):
+def check_feature(bench: Bench, edit: Edit) -> None:
+    """Raise ConfigError where the SAE has no such feature."""
+    features = bench.sae.config.d_sae
+    if edit.feature >= features:
         raise ConfigError(
-            f"SAE {bench.named.name} has no feature {edit.feature}: its features are 0 to {len(W_dec_FD) - 1}. "
+            f"SAE {bench.named.name} has no feature {edit.feature}: its features are 0 to {features - 1}. "
             "Choose one with --feature."
         )
+
+
+def variants_of(bench: Bench, edit: Edit, others: Sequence[int], controls: int, seed: int) -> list[Variant]:
+    """Return the edit, and its controls: turned round, then `controls` random directions and others' decoder rows."""
+    W_dec_FD = bench.sae.weights.W_dec_FD
     draw = drawn("controls", edit.feature, seed)
     found = [Variant("edited"), Variant("turned round", -W_dec_FD[edit.feature])]
     for number in range(controls):
@@ -72,7 +72,13 @@ def variants_of(bench: Bench, edit: Edit, others: Sequence[int], controls: int, 
 
 
 def intervene_on_text(bench: Bench, text: str, edit: Edit, controls: int, seed: int) -> dict[str, Any]:
-    """Return what an edit does to the loss of a text; its intervals are over tokens. Nothing is stored."""
+    """Return what an edit does to the loss of a text; its intervals are over tokens. Nothing is stored.
+
+    Raises:
+        ConfigError: the SAE has no such feature.
+
+    """
+    check_feature(bench, edit)
     result = _result(edit, controls, seed)
     live = bench.live()
     if live is None:
@@ -95,15 +101,17 @@ def intervene(
     """Return what an edit does to answers, and to the loss of the solutions in the file, and store it.
 
     Raises:
-        ConfigError: the SAE has no such feature.
+        ConfigError: the SAE has no such feature, or other workers have not solved their problems.
 
     """
+    check_feature(bench, edit)
     problems, sha256 = taken_problems(asked)
     prompts = Prompts(bench.tokenizer, asked.instruction)
     traces = make_traces(bench, prompts, problems, asked, sha256)
     if traces is None:
         raise ConfigError("Other workers have not solved their problems. Wait for them, then intervene.")
-    result = _result(edit, controls, asked.seed) | {"traces_sha256": traces.info.traces_sha256}
+    # The whole of traces.json, not the table alone: the same tokens may come of other SAEs, limits and solutions.
+    result = _result(edit, controls, asked.seed) | {"traces_sha256": sha256_hex(traces.info.to_json())}
     stored = _stored(bench, asked, result)
     if stored is not None and (stored["complete"] or stored["missing"]) and not (stored["missing"] and bench.live()):
         return stored
@@ -160,7 +168,7 @@ def _answers(
         answers = live.generate(ids, range(at, at + len(batch)), sampling, editor)
         for problem, answer in zip(batch, answers, strict=True):
             if problem.answer is not None:
-                right.append(is_right(bench.tokenizer.text(answer.ids_T), problem.answer))
+                right.append(is_right(bench.tokenizer.text(prompts.own(answer.ids_T)), problem.answer))
     return right
 
 

@@ -167,12 +167,8 @@ class LiveModel:
     @torch.inference_mode()
     def losses(self, ids_T: Ids, first: int, editor: Editor | None = None) -> npt.NDArray[np.float64]:
         """Return the cross-entropy, in nats, of each token of a sequence from position `first` (above 0) on."""
-        ids_1T = torch.from_numpy(ids_T.astype(np.int64))[None]
-        with nullcontext() if editor is None else editor.on(self.module):
-            if editor is not None:
-                editor.at(ids_1T, torch.arange(len(ids_T))[None], torch.ones_like(ids_1T))
-            logits_TV = self.model(input_ids=ids_1T.to(self.device), use_cache=False).logits[0, first - 1 : -1]
-        targets_T = ids_1T[0, first:].to(logits_TV.device)
+        logits_TV = self.logits(ids_T, editor)[first - 1 : -1]
+        targets_T = torch.from_numpy(ids_T[first:].astype(np.int64)).to(logits_TV.device)
         return F.cross_entropy(logits_TV.float(), targets_T, reduction="none").double().cpu().numpy()
 
     @torch.inference_mode()

@@ -9,6 +9,7 @@ Either may have `paraphrases`, a list of the same problem in other words, and `i
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from kubesae.corpus import Tokenizer
 
+_QUESTION = "Question:"
+_NEXT = f"\n{_QUESTION}"
 INSTRUCTION = "Solve the problem step by step. End with the final answer in \\boxed{}."
 
 
@@ -67,7 +70,7 @@ def read_problems(path: Path) -> tuple[list[Problem], str]:
     """
     try:
         data = path.read_bytes()
-        lines = data.decode("utf-8").splitlines()
+        lines = data.decode("utf-8").split("\n")  # splitlines() also cuts at what JSON allows within a string
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}. Give a jsonl file of problems.") from error
     problems = [
@@ -118,9 +121,21 @@ class Prompts:
         """Return the tokens of the prompt of a problem's text, uint32. Raises ConfigError where the template does."""
         asked = f"{text}\n\n{self._instruction}" if self._instruction else text
         if self._renderer is None:
-            return np.concatenate([self._begin, self.encode(f"Question: {asked}\nAnswer:")])
+            return np.concatenate([self._begin, self.encode(f"{_QUESTION} {asked}\nAnswer:")])
         prompt = self._renderer.prompt(({"role": "user", "content": asked},), where)
         return self._tokenizer.encode_marked([prompt])[0].ids
+
+    def own(self, ids_T: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+        """Return those of the tokens that a model wrote that are about the problem; the first one in any case.
+
+        Without a chat template the prompt is text like any other, and models go on with a next question of their own.
+        """
+        text = self._tokenizer.text(ids_T)
+        if self.chat or _NEXT not in text:
+            return ids_T
+        length = len(text.partition(_NEXT)[0])
+        kept = bisect_right(range(1, len(ids_T)), length, key=lambda count: len(self._tokenizer.text(ids_T[:count])))
+        return ids_T[: max(kept, 1)]
 
     def plain(self, text: str) -> npt.NDArray[np.uint32]:
         """Return the tokens of a text by itself, as a context of the data begins: after BOS where there is one."""

@@ -15,7 +15,6 @@ from pydantic import Field
 from kubesae.experiment import Section, canonical_json
 from kubesae.reason.traces import TraceSource  # noqa: TC001 - pydantic looks at it
 
-FORMAT = 1
 SIGNIFICANT = 0.05
 """adjusted p, at most"""
 EFFECT = 0.5
@@ -85,11 +84,6 @@ class Ranking(Section):
     missing: str = Field(description="why there is no ranking; empty where there is one")
     top: tuple[Ranked, ...] = Field(description="the features that were tested")
     paraphrases_stay: float | None = Field(description="share of top features active in an original that stay; mean")
-
-    @property
-    def survived(self) -> int:
-        """How many features survived."""
-        return sum(one.survived for one in self.top)
 
 
 class Summary(Section):

@@ -49,6 +49,10 @@ if TYPE_CHECKING:
     from kubesae.store import Store
 
 
+GIVEN = 128
+"""solutions read at a time where nothing is generated: a model of which only a layer fits is loaded each time"""
+
+
 @dataclass(frozen=True)
 class Asked:
     """What a run is about.
@@ -191,7 +195,7 @@ def trace_source(bench: Bench, prompts: Prompts, asked: Asked, problems_sha256: 
         instruction=asked.instruction,
         chat=prompts.chat,
         generated=generated,
-        batch=asked.batch,
+        batch=asked.batch if generated else GIVEN,
         most=asked.most,
         temperature=asked.temperature if generated else 0.0,
         seed=asked.seed if generated and asked.temperature else 0,
@@ -234,6 +238,8 @@ def make_traces(
         wanted = trace_source(bench, prompts, asked, sha256, generated=False)
         stored = read_traces(bench.output, wanted, asked.name)
     if stored is None:
+        if wanted.generated:
+            _check_lengths(bench, prompts, problems, asked.most)
         _make_units(bench, prompts, problems, asked, wanted, share, progress)
         stored = merge(bench.output, wanted, asked.name, problems, bench.sae.config.d_sae)
     if stored is not None:
@@ -265,6 +271,20 @@ def _make_units(
         progress(done, total)
 
 
+def _check_lengths(bench: Bench, prompts: Prompts, problems: Sequence[Problem], most: int) -> None:
+    """Raise ConfigError where a prompt and its answer may take more tokens than the model has positions."""
+    longest: int | None = getattr(bench.source.text_config, "max_position_embeddings", None)
+    if longest is None:
+        return
+    for problem in problems:
+        needed = len(prompts.ids(problem.text, f"problem {problem.name}")) + most
+        if needed > longest:
+            raise ConfigError(
+                f"Problem {problem.name} and its answer may take {needed:,} tokens, but the model takes at most "
+                f"{longest:,}. Lower --max-tokens, which is {most:,}, or leave the problem out."
+            )
+
+
 def sampling_of(bench: Bench, asked: Asked) -> Sampling:
     """Return how answers are written: they end where the model's settings, or the tokenizer, say so."""
     live = bench.live()
@@ -282,16 +302,12 @@ def _generated(
     sampling = sampling_of(bench, asked)
     asked_ids = [prompts.ids(problem.text, f"problem {problem.name}") for problem in batch]
     answers = live.generate(asked_ids, numbers, sampling)
-    return [
-        Written(
-            prompt,
-            answer.ids_T,
-            answer.x_TD,
-            bench.tokenizer.text(answer.ids_T),
-            ended=int(answer.ids_T[-1]) in sampling.stop,
-        )
-        for prompt, answer in zip(asked_ids, answers, strict=True)
-    ]
+    found = []
+    for prompt, answer in zip(asked_ids, answers, strict=True):
+        ids_T = prompts.own(answer.ids_T)
+        ended = len(ids_T) < len(answer.ids_T) or int(ids_T[-1]) in sampling.stop
+        found.append(Written(prompt, ids_T, answer.x_TD[: len(ids_T)], bench.tokenizer.text(ids_T), ended=ended))
+    return found
 
 
 def _given(bench: Bench, prompts: Prompts, batch: Sequence[Problem], most: int) -> list[Written]:

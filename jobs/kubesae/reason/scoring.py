@@ -42,7 +42,8 @@ def stated_answer(text: str) -> str | None:
 def _spoken(text: str) -> str | None:
     said = _SAID.findall(text)
     if said:
-        number = _NUMBER.search(said[-1])
+        told = re.split(r"\.\s", said[-1])[0].rpartition("=")[2]  # of a sum, what it comes to
+        number = _NUMBER.search(told) or _NUMBER.search(said[-1])
         return (number[0] if number else said[-1]).strip().rstrip(".")
     numbers = _NUMBER.findall(text)
     return numbers[-1] if numbers else None

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from kubesae.sae import Sae
     from kubesae.store import Store
 
-FORMAT = 1
+FORMAT = 2
 TRACES = pa.schema(
     {
         "problem": pa.string(),  # its name
@@ -59,7 +59,7 @@ TRACES = pa.schema(
 class TraceSource(Section):
     """What decides traces."""
 
-    format: Literal[1] = Field(1, description="version of the format")
+    format: Literal[2] = Field(2, description="version of the format")
     identity: str = Field(description="identity of the data")
     model: str = Field(description="revision of the model")
     dtype: str = Field(description="what it computes in")

@@ -150,10 +150,13 @@ def test_an_evaluation_of_other_weights_does_not_count(copied):
     assert overview_of(store)["missing"] == [NO_EVALUATION]
 
 
-def test_pages_of_reasoning_stay_listed(copied):
+def test_a_new_page_lists_the_reasoning_of_these_weights(copied):
     store, stored = copied
-    listed = b'[{"name":"gsm8k"}]'
-    store.put(keys.page_file(SAE, "reasoning.json"), listed)
+    summary = {"format": 1, "problems": 3, "correct": None, "rankings": []}
+    for name, sha256 in (("gsm8k", stored.info.source.sae_sha256), ("older", "cd" * 32)):
+        document = summary | {"source": {"sae_sha256": sha256}}
+        store.put(keys.reasoning(SAE, name, keys.REASONED), json.dumps(document).encode())
     store.delete(keys.page(SAE))
     write_page(store, store, stored)
-    assert store.read(keys.page_file(SAE, "reasoning.json")) == listed
+    (listed,) = json.loads(store.read(keys.page_file(SAE, "reasoning.json")))
+    assert (listed["name"], listed["problems"], listed["survived"]) == ("gsm8k", 3, 0)

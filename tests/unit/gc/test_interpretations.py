@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from interpreting import SETTINGS, work
 from kubesae.cli.main import group
+from kubesae.errors import StoreError
 from kubesae.gc import collect_garbage, find_leftovers
 from kubesae.interpret import interpret_share
 from kubesae.ledger import keys
@@ -52,6 +53,30 @@ def test_what_a_whole_interpretation_does_not_need_goes(litter: Store) -> None:
     collect_garbage(litter, find_leftovers(litter, HOUR))
     assert set(litter.list()) == wanted
     assert work(litter.url, litter.url, 0, 1)
+
+
+def test_one_that_is_interpreted_again_now_is_left_alone(litter: Store) -> None:
+    assert work(litter.url, litter.url, 0, 1)
+    age(litter)
+    unit = next(iter(litter.list(keys.interpretation_units("small"))))
+    litter.put(unit, litter.read(unit))
+    assert find_leftovers(litter, HOUR).objects == {}
+
+
+def test_units_go_before_the_codes_that_they_name(litter: Store) -> None:
+    assert work(litter.url, litter.url, 0, 1)
+    age(litter)
+    found = ["/units/" in key for key in find_leftovers(litter, HOUR).objects]
+    assert found == sorted(found, reverse=True)
+    assert {True, False} == set(found)
+
+
+def test_units_whose_codes_are_gone_are_encoded_again(litter: Store) -> None:
+    for key in litter.list(keys.interpretation_codes("small")):
+        litter.delete(key)
+    with pytest.raises(StoreError, match=r"codes of 3 units are gone .* Start again"):
+        interpret_share(litter, litter, None, MORE, 0, 1)
+    assert interpret_share(litter, litter, None, MORE, 0, 1) is not None
 
 
 def test_without_an_interpretation_all_stays(litter: Store) -> None:

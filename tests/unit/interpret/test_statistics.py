@@ -239,3 +239,11 @@ def test_quantiles_are_near_the_share_of_smaller_activations() -> None:
     estimated = quantiles(statistics.histogram_FB, nothing, values)
     actual = np.argsort(np.argsort(values)) / len(values)
     assert np.abs(estimated - actual).max() < 0.02
+
+
+def test_of_two_activations_the_larger_one_lies_in_the_last_decile():
+    """Activations of the last bin are far above its edge: the share is rounded to 1, and 1 is no decile."""
+    value_N = np.float32([1, 70000])
+    count_FB = np.bincount(bins(value_N), minlength=BINS)[None]
+    share_N = quantiles(count_FB, np.zeros(2, np.int64), value_N)
+    assert np.floor(10 * share_N).tolist() == [0, 9]

@@ -47,6 +47,12 @@ def test_other_units_of_the_same_data_have_other_names(blocks) -> None:
     assert not {unit.key for unit in cut(*blocks, SOURCE, 1)} & {unit.key for unit in cut(*blocks, SOURCE, 1 << 20)}
 
 
+def test_a_part_that_is_not_there_yet_ends_a_unit(blocks) -> None:
+    refs, plan = blocks
+    units = cut([ref for ref in refs if (ref.shard, ref.part) != (0, 1)], plan, SOURCE, 1 << 20)
+    assert [(unit.first_row, unit.rows) for unit in units] == [(0, 192), (384, 118), (502, 501)]
+
+
 def test_units_stay_when_more_data_comes(blocks) -> None:
     """Rows that are collected later make no unit that is done another one."""
     refs, plan = blocks

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from kubesae.corpus.manifest import TokenizerInfo
 from kubesae.errors import ConfigError
-from kubesae.reason.inject import Favourites, classify, effect, entries_of, favourites, inject, run_injection
+from kubesae.reason.inject import classify, effect, favourites, inject, run_injection
 from kubesae.reason.paraphrase import other_numbers, other_order, other_words, rewritings, run_paraphrases
-from kubesae.reason.problems import Problem, read_problems
+from kubesae.reason.problems import Problem, Prompts, read_problems
 from kubesae.reason.reader import Reader
 from kubesae.reason.report import refutations, wilson
 from kubesae.sae import Sae, SaeConfig, Weights
@@ -92,7 +93,6 @@ def test_a_token_s_feature_is_refuted(injected):
     assert injected[TOKEN].verdict == "token-driven"
     assert injected[TOKEN].before == 0
     assert injected[TOKEN].after == pytest.approx(injected[TOKEN].reasoning) == pytest.approx(9.5)
-    assert not injected[TOKEN].passed
 
 
 def test_a_bigram_s_feature_is_refuted_by_bigrams_alone(injected):
@@ -105,7 +105,6 @@ def test_a_context_s_feature_is_not(injected):
     assert injected[CONTEXT].d == 0
     assert injected[CONTEXT].after == injected[CONTEXT].before == 0
     assert injected[CONTEXT].reasoning == pytest.approx(9.5)
-    assert injected[CONTEXT].passed
 
 
 def test_only_what_passes_everything_has_survived(injected):
@@ -194,10 +193,10 @@ def test_a_feature_of_the_very_words_does_not_stay(reader):
     stays = run_paraphrases(reader, Letters(), [(problem, f"{other}{wait}{other}")], [TOKEN, BIGRAM])
     assert (stays[TOKEN].pairs, stays[TOKEN].stayed, stays[TOKEN].share) == (3, 3, 1.0)
     assert stays[BIGRAM].share is None
-    digit = Problem("1", "It is 9. So. Why?", "", None)
-    assert 2 + ord("9") % 90 == 59
-    gone = run_paraphrases(reader, Letters(), [(digit, f"9aaaaaa{wait}")], [CONTEXT])
-    assert gone[CONTEXT].by_way["numbers"][0] == 1
+    assert 2 + ord("l") % 90 == WAIT
+    gone = run_paraphrases(reader, Letters(), [(problem, "left")], [TOKEN])[TOKEN]  # in other words, "remaining"
+    assert gone.by_way == {"words": (1, 0), "numbers": (1, 1), "order": (1, 1)}
+    assert gone.share == pytest.approx(2 / 3)
 
 
 def test_wilson():
@@ -205,6 +204,37 @@ def test_wilson():
     assert wilson(0, 10) == pytest.approx((0, 0.2775), abs=1e-4)
     assert wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
     assert wilson(0, 0) is None
+
+
+def test_a_line_ends_at_a_line_feed_alone(tmp_path):
+    path = tmp_path / "problems.jsonl"
+    row = {"question": "a\u2028b\u0085c", "answer": "#### 1"}
+    path.write_bytes(json.dumps(row, ensure_ascii=False).encode() + b"\r\n")
+    assert [(one.name, one.text) for one in read_problems(path)[0]] == [("1", row["question"])]
+
+
+class Written:
+    """A tokenizer of one token a character, which has no chat template."""
+
+    has_chat_template = False
+    info = TokenizerInfo(sha256="ab" * 32, size=128, bos=None, eos=None, special=())
+
+    def text(self, ids_T):
+        return "".join(map(chr, ids_T))
+
+
+@pytest.mark.parametrize(
+    ("written", "own"),
+    [
+        (" 12.\n\nQuestion: Bob has 3.\nAnswer: 7", " 12.\n"),
+        (" 12. Question: what?", " 12. Question: what?"),
+        ("\nQuestion: Bob?", "\n"),
+        (" 12", " 12"),
+    ],
+)
+def test_a_question_that_the_model_goes_on_with_is_not_its_answer(written, own):
+    ids_T = np.array([ord(c) for c in written], np.uint32)
+    assert Written().text(Prompts(Written(), "").own(ids_T)) == own
 
 
 def test_problems_of_both_shapes(tmp_path):
@@ -239,8 +269,3 @@ def test_what_is_no_problem_is_said(tmp_path, line, said):
         read_problems(path)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_problems(tmp_path / "none.jsonl")
-
-
-def test_entries_are_read_in_one_pass():
-    assert entries_of([], [3])[3][0].tolist() == []
-    assert Favourites((), ()).tokens == ()

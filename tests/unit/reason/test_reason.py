@@ -34,7 +34,7 @@ LAYER = 2
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reason")
-    write_inputs(folder)
+    write_inputs(folder, max_position_embeddings=1024)
     experiment = tiny_experiment(folder, model_dtype="float32")
     collect_all(experiment)
     store = open_store(experiment.data)
@@ -146,10 +146,13 @@ def test_the_page_is_safe_and_links_features(done):
 def test_the_interpretation_s_page_lists_it(done):
     bench, summary = done
     listed = json.loads(bench.output.read(f"interpret/{SAE}/page/reasoning.json"))
-    assert listed == list_reasoning(bench.output, SAE)
+    assert listed == list_reasoning(bench.output, SAE, bench.named.sha256)
     (one,) = [entry for entry in listed if entry["name"] == "few"]
     assert one["path"] == f"reason/{SAE}/few/index.html"
-    assert (one["problems"], one["correct"], one["survived"]) == (11, summary.correct, summary.survived)
+    survived = {one.feature for ranking in summary.rankings for one in ranking.top if one.survived}
+    assert (one["problems"], one["correct"], one["survived"]) == (11, summary.correct, len(survived))
+    assert list_reasoning(bench.output, SAE, "of other weights") == []
+    assert list_reasoning(bench.output, SAE, bench.named.sha256) == listed
 
 
 class Killed(BaseException):
@@ -263,6 +266,25 @@ def test_an_intervention_has_its_controls_and_is_kept(done, problems, experiment
     assert stored != json.loads(before)["interventions"]
 
 
+def test_an_intervention_is_on_the_weights_that_there_are(problems, experiment):
+    bench = bench_of(experiment)
+    asked = asked_of(problems, "weights")
+    before = intervene(bench, asked, Edit("add", 2, 4.0), 1)
+    try:
+        write_sae(bench.output, layer=LAYER, d_model=32, seed=1)
+        after = intervene(bench_of(experiment), asked, Edit("add", 2, 4.0), 1)
+    finally:
+        write_sae(bench.output, layer=LAYER, d_model=32)
+    assert after["variants"][1]["change"] != before["variants"][1]["change"]
+
+
+def test_what_the_model_has_no_positions_for_is_said_before_anything_is_solved(problems, experiment):
+    bench = bench_of(experiment)
+    with pytest.raises(ConfigError, match=r"the model takes at most .* Lower --max-tokens, which is 100,000"):
+        reason(bench, asked_of(problems, "long", most=100_000))
+    assert not bench.output.list(keys.reasoning(SAE, "long", ""))
+
+
 def command(capsys, *arguments):
     capsys.readouterr()
     code = _run(["reason", *map(str, arguments)])
@@ -323,6 +345,9 @@ def test_the_command_says_accuracy_ranking_and_verdict(done, file, problems, cap
         (("--text", "a", "--intervene", "ablate"), "needs --feature"),
         (("--text", "a", "--intervene", "clamp", "--feature", 3), "--value says to what"),
         (("--text", "a", "--intervene", "ablate", "--feature", 999), "has no feature 999"),
+        (("--problems", "none.jsonl", "--intervene", "ablate", "--feature", 999), "has no feature 999"),
+        (("--text", "a", "--intervene", "add", "--feature", 3, "--value", "nan"), "give a finite number"),
+        (("--text", "a", "--seed", -1), "is not in the range"),
         (("--problems", "x.jsonl", "--name", "../x"), "is no name"),
         (("--problems", "none.jsonl"), "cannot be read"),
     ],

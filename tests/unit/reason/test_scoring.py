@@ -68,6 +68,8 @@ def test_values_are_exact():
         ("so 4 + 5 = 9.\n#### 9", "9"),
         ("\\boxed{3} was wrong: \\boxed{\\frac{1}{\\sqrt{2}}}, as I said 5 times", "\\frac{1}{\\sqrt{2}}"),
         ("The answer is 42. I checked 3 times.", "42"),
+        ("So the answer is 12 + 5 = 17 apples.", "17"),
+        ("The answer is x = 5. Then 2x = 10.", "5"),
         ("I get 3, then 1,200 eggs.", "1,200"),
         ("It never ends: \\boxed{12", "12"),
         ("I do not know.", None),

@@ -8,8 +8,9 @@ Of a feature's random samples, each purity is the share that agree with the best
 - logit: come right before one of the tokens that its direction raises most.
 
 The label is of the kind with the largest purity, if that is PURE or more; of equal ones the first of this list. A
-bigram stands in the place of its token where it has SPECIFIC of the token's purity or more: it says more. Where no kind
-fits the feature is mixed: its purity is the largest there is, its label names the tokens that it is most often on.
+bigram stands in the place of its token where it has PURE, and SPECIFIC of the token's purity or more: it says more.
+Where no kind fits the feature is mixed: its purity is the largest there is, its label names the tokens that it is most
+often on.
 
 positional: of ENOUGH active rows at least, PURE or more are in one bin of places, and CONCENTRATED times as many as if
 they were spread over the context like all rows. dense: active on more than DENSE of the rows. single_token: SINGLE or
@@ -156,7 +157,8 @@ def _kinds(
     token_F, same_token_F = tokens.best(features)
     pair_F, same_pair_F = Runs.of(samples.feature, _pairs(samples, special)).best(features)
     written_F, _ = Runs.of(samples.feature, next_S).best(features)
-    specific_F = same_pair_F >= SPECIFIC * same_token_F
+    pure_F = same_pair_F >= PURE * np.bincount(samples.feature, minlength=features)
+    specific_F = pure_F & (pair_F % _PAIR == token_F) & (same_pair_F >= SPECIFIC * same_token_F)
     same = (
         np.where(specific_F, same_pair_F, 0),
         np.where(specific_F, 0, same_token_F),

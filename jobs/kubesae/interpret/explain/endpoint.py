@@ -64,10 +64,12 @@ class Endpoint:
     pause: Callable[[float], None] = time.sleep
 
     def __post_init__(self) -> None:
-        """Raise ConfigError where this is no URL."""
+        """Raise ConfigError where this is no URL, or no key."""
         parts = urlsplit(self.url)
         if parts.scheme not in {"http", "https"} or not parts.netloc:
             raise ConfigError(f"--endpoint {self.url!r} is no URL. Give one as http://127.0.0.1:8000/v1.")
+        if self.key and not (self.key.isascii() and self.key.isprintable()):
+            raise ConfigError(f"{KEY} has characters that no key has, a line's end for one. Set it again.")
 
     def complete(self, messages: Messages, most_tokens: int) -> str:
         """Return what the model answers, at temperature 0.
@@ -79,7 +81,7 @@ class Endpoint:
 
         """
         body = {"model": self.model, "messages": list(messages), "max_tokens": most_tokens, "temperature": 0}
-        return self._often(lambda: _text_of(self._post(json.dumps(body).encode())))
+        return self._often(lambda: self._text_of(self._post(json.dumps(body).encode())))
 
     def _often(self, attempt: Callable[[], T]) -> T:
         pause = _FIRST_PAUSE
@@ -97,16 +99,19 @@ class Endpoint:
         raise AssertionError
 
     def _post(self, body: bytes) -> bytes:
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
         request = urllib.request.Request(  # noqa: S310 - http or https, see __post_init__
-            f"{self.url.rstrip('/')}/chat/completions", body, headers
+            f"{self.url.rstrip('/')}/chat/completions", body, {"Content-Type": "application/json"}
         )
+        if self.key:
+            request.add_unredirected_header(
+                "Authorization", f"Bearer {self.key}"
+            )  # another host has no business with it
         try:
             with urllib.request.urlopen(request, timeout=self.timeout) as answer:  # noqa: S310
                 found: bytes = answer.read()
                 return found
         except urllib.error.HTTPError as error:
-            said = self._shown(error.read())
+            said = self._said(error)
             if error.code in _REFUSED:
                 raise AccessError(
                     f"The endpoint {self.url} refuses us (HTTP {error.code}: {said}). Set {KEY} to a key that it takes."
@@ -121,20 +126,25 @@ class Endpoint:
             reason = getattr(error, "reason", None) or error
             raise _RetryError(f"no answer ({str(reason) or type(reason).__name__})") from error
 
+    def _said(self, error: urllib.error.HTTPError) -> str:
+        """Return what came with an error, as far as it came."""
+        try:
+            return self._shown(error.read())
+        except (OSError, http.client.HTTPException):
+            return "no text"
+
     def _shown(self, data: bytes) -> str:
         """Return the beginning of what the endpoint said, on one line, without the key should it repeat it."""
         text = " ".join(data.decode(errors="replace").split())
         return (text.replace(self.key, "***") if self.key else text)[:_SHOWN] or "no text"
 
-
-def _text_of(data: bytes) -> str:
-    try:
-        document: Any = json.loads(data)
-        text = document["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError) as error:
-        shown = " ".join(data.decode(errors="replace").split())[:_SHOWN]
-        raise _RetryError(f"an answer that is no chat completion ({shown!r})") from error
-    return text if isinstance(text, str) else ""  # null: the model said nothing
+    def _text_of(self, data: bytes) -> str:
+        try:
+            document: Any = json.loads(data)
+            text = document["choices"][0]["message"]["content"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise _RetryError(f"an answer that is no chat completion ({self._shown(data)!r})") from error
+        return text if isinstance(text, str) else ""  # null: the model said nothing
 
 
 def _retry_after(headers: Message) -> float | None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kubesae.corpus import Vocabulary
+    from kubesae.features import CodesFile
     from kubesae.interpret.run import Interpreter
 
 SHOWN = 30
@@ -78,13 +79,22 @@ def examples_of(found: Interpreter, feature: int, most: int) -> Examples:
     rest = ~np.isin(row_N, [row["row"] for row in shown])
     chosen_E = _by_decile(row_N[rest], value_N[rest], most)
     active = _contexts(found, chosen_E, row_N, value_N)
-    drawn = np.random.Generator(np.random.PCG64([feature, 1])).integers(0, found.stored.info.source.rows, _TRIES * most)
-    inactive = [one for one in _contexts(found, np.unique(drawn), row_N, value_N) if not one.active]
+    drawn_E = _drawn(found.stored.info.codes, _TRIES * most, feature)
+    inactive = [one for one in _contexts(found, drawn_E, row_N, value_N) if not one.active]
     order = np.random.Generator(np.random.PCG64([feature, 2]))
     inactive = [inactive[i] for i in order.permutation(len(inactive))[:most]]
     few = min(len(active), len(inactive))
     judged = [active[i] for i in order.permutation(len(active))[:few]] + inactive[:few]
     return Examples(tuple(map(_example, shown)), tuple(judged[i] for i in order.permutation(len(judged))))
+
+
+def _drawn(files: Sequence[CodesFile], count: int, feature: int) -> npt.NDArray[np.int64]:
+    """Return `count` random rows, or some fewer, of those that were encoded; their numbers ascend."""
+    end = np.cumsum([file.rows for file in files])
+    number = np.random.Generator(np.random.PCG64([feature, 1])).integers(0, end[-1], count)
+    at = np.searchsorted(end, number, side="right")
+    after = np.array([file.first_row + file.rows for file in files])
+    return np.unique(number - end[at] + after[at])
 
 
 def _shown(found: Interpreter, feature: int, limit: int) -> list[dict[str, Any]]:
@@ -119,12 +129,10 @@ def _contexts(
     found: Interpreter, row_E: npt.NDArray[np.int64], row_N: npt.NDArray[np.int64], value_N: npt.NDArray[np.float32]
 ) -> list[Example]:
     """Return the contexts of rows, with the activations of the feature that is active on rows `row_N`."""
-    source = found.stored.info.source
+    width = found.stored.info.source.context_tokens
     entries = Entries(np.zeros(len(row_E), np.int64), np.arange(len(row_E)), np.zeros(len(row_E), np.float32), row_E)
-    windows = Windows(
-        [examples_table(found.data, found.manifest, Plan.of(found.identity), entries, source.context_tokens)]
-    )
-    windows.fill(alone(row_N, value_N, source.rows))
+    windows = Windows([examples_table(found.data, found.manifest, Plan.of(found.identity), entries, width)])
+    windows.fill(alone(row_N, value_N, found.identity.tokens))
     (table,) = windows.tables()
     return [_example(row) for row in table.to_pylist()]
 

@@ -72,7 +72,7 @@ def open_interpretation(data: Store, output: Store, name: str | None) -> Interpr
     """Return the interpretation of an SAE that is there.
 
     Raises:
-        ConfigError: there is no such SAE, or it was not interpreted.
+        ConfigError: there is no such SAE, or it was not interpreted, or over other data.
 
     """
     identity, manifest = require_identity(data), require_manifest(data)
@@ -80,6 +80,11 @@ def open_interpretation(data: Store, output: Store, name: str | None) -> Interpr
     stored = read_interpretation(output, named.name, named.sha256)
     if stored is None:
         raise ConfigError(f"SAE {named.name} at {output.url} is not interpreted yet. Run `kubesae interpret` first.")
+    if stored.info.source.identity != identity.sha256:
+        raise ConfigError(
+            f"SAE {named.name} at {output.url} was interpreted over other data than {data.url}. Give that one with "
+            "--data, or run `kubesae interpret` over this."
+        )
     return Interpreter(data, output, identity, manifest, named, stored)
 
 
@@ -151,11 +156,11 @@ def explain(
 
     """
     made_of = _made_of(found, most)
-    rows = {row["feature"]: row for row in _stored(found) if row["made_of"] == made_of}
+    rows = {row["feature"]: row for row in _stored(found)}
     vocabulary, silent = found.vocabulary, []
     for feature in features:
         row = rows.get(feature)
-        if row is None or row["model"] != endpoint.model:
+        if row is None or (row["model"], row["made_of"]) != (endpoint.model, made_of):
             row = _explained(found, vocabulary, feature, endpoint, most, parallel)
             if row is None:
                 silent.append(feature)

@@ -172,6 +172,19 @@ def test_what_is_half_on_a_token_says_so(ids):
     assert less["label"].count("'") == 6
 
 
+def test_a_bigram_that_is_not_pure_leaves_its_token_the_label(ids, before):
+    pairs, others = np.flatnonzero((ids == THE) & (before == OF)), np.flatnonzero(ids > 8)
+    alone = np.flatnonzero((ids == THE) & (before != OF))
+    (found,) = labels(ids, [[*pairs[:9], *alone[:1], *others[:10]]])
+    assert the(found) == ("token", "token ' the'", 0.5)
+
+
+def test_a_pair_of_another_token_is_no_bigram_of_the_first(ids, before):
+    cats, pairs = np.flatnonzero(ids == CAT), np.flatnonzero((ids == THE) & (before == OF))
+    (found,) = labels(ids, [[*cats[:11], *pairs[:9]]])
+    assert the(found) == ("token", "token ' cat'", pytest.approx(0.55))
+
+
 def test_a_token_at_one_place_is_named_by_the_token(ids):
     at = np.flatnonzero((ids == CAT) & (np.arange(ROWS) % CONTEXT <= 2))
     repeated = np.resize(at, 20)

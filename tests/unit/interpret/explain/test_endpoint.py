@@ -53,6 +53,23 @@ def test_the_key_is_a_header_and_is_never_shown(server: ChatServer, endpoint: En
         with pytest.raises(kind, match=rf"HTTP {status}: .*not with \*\*\*") as error:
             endpoint.complete(HELLO, 8)
         assert SECRET not in str(error.value)
+    server.next(*[Fault(200, f"<html>{SECRET}</html>")] * ATTEMPTS)
+    with pytest.raises(KubesaeError, match=r"<html>\*\*\*</html>"):
+        endpoint.complete(HELLO, 8)
+
+
+def test_another_host_does_not_get_the_key(server: ChatServer, endpoint: Endpoint) -> None:
+    server.next(Fault(302, headers={"Location": f"{server.url}/elsewhere"}))
+    with pytest.raises(ConfigError, match="HTTP 404"):
+        endpoint.complete(HELLO, 8)
+    keys = ["Authorization" in headers for headers, _ in server.seen]
+    assert keys == [True, False]
+
+
+def test_a_key_with_a_line_s_end_is_never_shown() -> None:
+    with pytest.raises(ConfigError, match="characters that no key has") as error:
+        Endpoint("http://127.0.0.1:9/v1", "tiny", f"{SECRET}\n")
+    assert SECRET not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +80,7 @@ def test_the_key_is_a_header_and_is_never_shown(server: ChatServer, endpoint: En
         Fault(200, "<html>no JSON</html>"),
         Fault(200, '{"choices": []}'),
         Fault(200, "[]"),
+        Fault(503, "cut", headers={"Content-Length": "100"}),
         Fault(silent=True),
     ],
 )

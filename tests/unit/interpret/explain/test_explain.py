@@ -17,9 +17,10 @@ from kubesae.errors import ConfigError, KubesaeError
 from kubesae.experiment import Interpret
 from kubesae.interpret import interpret
 from kubesae.interpret.explain import Endpoint, choose, explain, open_interpretation, prompts
-from kubesae.interpret.explain.examples import SHOWN, examples_of
+from kubesae.interpret.explain.examples import SHOWN, _contexts, _drawn, examples_of
 from kubesae.interpret.explain.questions import BATCH, questions_of
 from kubesae.interpret.explain.run import EXPLANATIONS, FILE
+from kubesae.ledger import Plan, keys
 from kubesae.store import open_store
 from small_experiment import write_small
 from small_sae import D_SAE, DEAD, write_sae
@@ -174,6 +175,48 @@ def test_an_interpretation_that_changed_is_explained_anew(found) -> None:
         after = explain(other, [feature], endpoint, most=2)
         assert len(server.seen) > asked
     assert before["made_of"] != after["made_of"]
+
+
+def test_explanations_with_other_examples_stay(found) -> None:
+    features = choose(found, (), 3)
+    with ChatServer(lambda *_: "Explanation: it") as server:
+        endpoint = Endpoint(server.url, "oracle")
+        before = explain(found, features, endpoint, most=2).to_pylist()
+        after = explain(found, features[:1], endpoint, most=3).to_pylist()
+    assert [row["feature"] for row in after] == sorted(features)
+    assert [row for row in after if row["feature"] != features[0]] == [
+        row for row in before if row["feature"] != features[0]
+    ]
+
+
+def test_of_a_collection_that_goes_on_only_rows_that_are_there_are_judged(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "data"))
+    identity = write_small(store)
+    write_sae(store)
+    plan = Plan.of(identity)
+    later = [key for key in store.list("ledger/") if not key.endswith("part-000000.json")]
+    for key in [*later, keys.INDEX]:
+        store.delete(key)
+    found = interpret(store, store, None, SETTINGS)
+    assert (found.stored.info.source.rows, found.identity.tokens) == (384, 1003)
+    feature = int(np.argmax(found.stored.statistics["count"].to_numpy()))
+    row_N, value_N = found.stored.cache(store).of(feature)
+    other = row_N >= plan.global_row(1, 0)
+    assert other.any()
+    shown = _contexts(found, row_N[other], row_N, value_N)
+    assert all(example.active for example in shown)
+    drawn = _drawn(found.stored.info.codes, 100, feature)
+    committed = np.concatenate([np.arange(192), plan.global_row(1, 0) + np.arange(192)])
+    assert np.isin(drawn, committed).all()
+    assert (drawn >= 192).any()
+    assert sum(example.active for example in examples_of(found, feature, 20).judged) > 0
+
+
+def test_an_interpretation_over_other_data_is_said(found, tmp_path: Path) -> None:
+    other = open_store(str(tmp_path / "other"))
+    write_small(other, seed=8)
+    with pytest.raises(ConfigError, match="was interpreted over other data"):
+        open_interpretation(other, found.output, None)
 
 
 def test_a_model_that_says_nothing_is_said_at_the_end(found) -> None:

@@ -20,7 +20,7 @@ from kubesae.browse import write_single
 from kubesae.browse.page import write_page
 from kubesae.ledger import keys
 from kubesae.store import open_store
-from paged import HOSTILE, SAE, publish, write_paged
+from paged import HOSTILE, SAE, publish, serving, write_paged
 
 pytestmark = pytest.mark.s3
 SHOWN = "document.querySelector('.context') !== null"
@@ -224,6 +224,60 @@ def test_two_populations_are_compared(opened, folder):
     tab.wait(SHOWN)
     tab.press("Escape")
     tab.wait("location.hash.startsWith('#/compare?a=code')")
+
+
+def test_what_was_used_keeps_the_focus(opened):
+    """Who changes a setting by keyboard goes on from it: the next key is not taken for another place."""
+    focused = "document.activeElement.getAttribute('name')"
+    tab = opened("#/compare?a=words&b=code")
+    for name, key in (("swap", "Enter"), ("swap", "Enter"), ("sort-mean-a", "Enter"), ("sort-mean-a", "Enter")):
+        before = tab.js("location.hash")
+        tab.js(f"document.querySelector('[name={name}]').focus()")
+        tab.press(key)
+        tab.wait(f"location.hash !== {json.dumps(before)}")
+        assert tab.js("location.hash").startswith("#/compare")
+        assert tab.js(focused) == name
+    tab = opened("#/features")
+    tab.js("document.querySelector('[name=kind]').focus()")
+    for _ in range(2):
+        before = tab.js("location.hash")
+        tab.press("ArrowDown")
+        tab.wait(f"location.hash !== {json.dumps(before)}")
+        assert tab.js(focused) == "kind"
+
+
+def test_the_plot_follows_the_colours_after_a_change(opened):
+    tab = opened("#/compare?a=words&b=code")
+    tab.click("[name=swap]")
+    tab.wait("location.hash.includes('a=code')")
+    drawn = "document.querySelector('canvas').toDataURL()"
+    tab.wait(f"{drawn}.length > 5000")
+    before = tab.js(drawn)
+    tab.press("d")
+    tab.wait(f"{drawn} !== {json.dumps(before)}")
+    tab.js("localStorage.clear()")
+
+
+def test_a_view_that_comes_late_leaves_the_address_alone(browser, folder, s3_server):
+    tab = browser.open(publish(s3_server, Path(folder.url)))
+    tab.js("location.hash = '#/features?q=the'; location.hash = '#/'")
+    tab.wait("performance.getEntriesByType('resource').some(({ name }) => name.endsWith('table.json.gz'))")
+    tab.js("new Promise((done) => setTimeout(done, 300))")  # what comes late has come
+    assert tab.js("location.hash") == "#/"
+
+
+def test_a_page_that_was_written_anew_meanwhile_says_so(browser, folder, s3_server, tmp_path):
+    store = open_store(str(tmp_path / "copy"))
+    for key in folder.list("interpret/"):
+        store.put(key, folder.read(key))
+    with serving(store) as server:
+        tab = browser.open(server.url)
+        overview = json.loads(store.read(keys.page_file(SAE, "overview.json")))
+        table = json.loads(gzip.decompress(store.read(keys.page_file(SAE, "table.json.gz"))))
+        changed = gzip.compress(json.dumps(table | {"made_from": overview["made_from"][::-1]}).encode())
+        store.put(keys.page_file(SAE, "table.json.gz"), changed)
+        tab.js("location.hash = '#/features'")
+        tab.wait("document.querySelector('main [role=alert]')?.innerText.includes('written anew')")
 
 
 def test_colours_follow_the_system_until_they_are_chosen(opened):

@@ -7,6 +7,8 @@ labels can be checked by eye, contexts are real text, and a feature has about th
 from __future__ import annotations
 
 import json
+import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +17,15 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from kubesae.browse import PageServer
 from kubesae.corpus import TokensManifest
 from kubesae.experiment import canonical_json, sha256_hex
 from kubesae.features import SCHEMAS, Source, Stored, write_answers, write_stored
 from kubesae.ledger import keys
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from kubesae.store import Store
     from s3_server import S3Server
 
@@ -286,6 +291,19 @@ def _populations(text: Text, features: int) -> list[dict[str, Any]]:
             counted = {"rows": int((corpus_N == corpus).sum()), "count": len(own_N), "mean_active": mean}
             found.append({"feature": feature, "population": corpus} | counted)
     return found
+
+
+@contextmanager
+def serving(store: Store, **settings: Any) -> Iterator[PageServer]:
+    """Serve the page from this machine, as `kubesae page` does."""
+    with PageServer(store, SAE, **settings) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def publish(server: S3Server, folder: Path, sae: str = SAE, *, only: str = "") -> str:

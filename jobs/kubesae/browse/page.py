@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 def write_page(data: Store, output: Store, stored: Stored) -> str:
     """Write the page of an interpretation, unless it is there, and return the URL of its index.html.
 
-    It takes about a millisecond a feature. A page made from something else is replaced: its index.html goes first, its
-    features last, so that no reader gets the old with the new.
+    It takes about a millisecond a feature. A page made from something else is replaced: its index.html goes first. Who
+    has it open is told to reload it: `made_from` and `file` in the overview say what else belongs to it.
 
     Args:
         data: store of the tokens.
@@ -60,13 +60,13 @@ def write_page(data: Store, output: Store, stored: Stored) -> str:
     if not _is_there(output, sae, about["made_from"], shell):
         output.delete(keys.page(sae))
         words = Words.of(Vocabulary.read(data, manifest), token_ids(answered, stored))
-        table = table_columns(stored, answered, common_tokens(stored), words)
+        table = table_columns(stored, answered, common_tokens(stored), words) | {"made_from": about["made_from"]}
         file = _write_features(output, stored, Records(stored, answered, words))
         output.put(keys.page_file(sae, TABLE), gzip_json(table))
-        output.put(keys.page_file(sae, OVERVIEW), compact(about).encode())
+        output.put(keys.page_file(sae, OVERVIEW), compact(about | {"file": file.rpartition("/")[2]}).encode())
         list_reasoning(output, sae, stored.info.source.sae_sha256)
-        output.put(keys.page(sae), shell)
         _remove_others(output, sae, file)
+        output.put(keys.page(sae), shell)
     return output.url_of(keys.page(sae))
 
 

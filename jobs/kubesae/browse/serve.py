@@ -13,10 +13,11 @@ from __future__ import annotations
 import ipaddress
 import mimetypes
 import re
+import sys
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from kubesae.errors import ConfigError, KubesaeError, MissingError
 from kubesae.ledger import keys
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from kubesae.store import Store
 
 LOOPBACK = "127.0.0.1"
-_SERVED = re.compile(r"interpret/[^/]+/(index\.html|page/[^/]+|features/[^/]+)|reason/.+")
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+_SERVED = re.compile(r"interpret/[^/]+/(index\.html|page/[^/]+|features/[^/]+)|reason/[^/]+/[^/]+/index\.html")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 _PATIENCE = 60.0
 
 
@@ -52,8 +53,13 @@ class PageServer(ThreadingHTTPServer):
                 f"{host}:{port} cannot be listened on: {error}. Give another --port or --host."
             ) from error
         self.start = f"/{quote(keys.page(sae))}"
-        self.names = {f"{name}:{self.server_port}" for name in (LOOPBACK, "localhost")} if _is_loopback(host) else None
+        self.names = {LOOPBACK, "localhost", host} if _is_loopback(host) else None
         self.url = f"http://{host}:{self.server_port}{self.start}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a browser that breaks off."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def _is_loopback(host: str) -> bool:
@@ -84,8 +90,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing of each request."""
 
     def _answer(self) -> None:
-        path = unquote(urlsplit(self.path).path)
-        if self.server.names is not None and self.headers.get("Host") not in self.server.names:
+        path = unquote(self.path.partition("?")[0])
+        name = self.headers.get("Host", "").partition(":")[0]
+        if self.server.names is not None and name not in self.server.names:
             return self._say(HTTPStatus.FORBIDDEN, "This server answers to its own address alone.")
         if path == "/":
             return self._say(HTTPStatus.FOUND, "", Location=self.server.start)
@@ -102,6 +109,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _object(self, key: str) -> None:
         match = _RANGE.fullmatch(self.headers.get("Range", ""))
         if match is None or not any(match.groups()):
+            if self.command == "HEAD":
+                return self._send(HTTPStatus.OK, b"", key, **{"Content-Length": str(self._size(key))})
             return self._send(HTTPStatus.OK, self.server.output.read(key), key)
         size = self._size(key)
         first, last = match.groups()

@@ -10,28 +10,43 @@ by its place: all of them are there.
 
 from __future__ import annotations
 
+import gzip
+import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kubesae.errors import ConfigError, MissingError
+from kubesae.errors import ConfigError, DamagedError, MissingError
 from kubesae.experiment import sha256_hex
 from kubesae.ledger import keys
 
 if TYPE_CHECKING:
     from kubesae.export.subject import Subject
     from kubesae.export.target import Target
+    from kubesae.store import Store
 
 
 def write(subject: Subject, target: Target) -> None:
     """Copy all features. Raises ConfigError when this interpretation has no page."""
     name, output = subject.named.name, subject.output
     _require_page(subject)
-    for key in output.list(keys.page_features(name)):
+    for key in (keys.page_index(name), _features(output, name)):
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "file"
             output.get_file(key, path)
             target.put_file(f"features/{key.rpartition('/')[2]}", path)
+
+
+def _features(output: Store, name: str) -> str:
+    """Return the key of the file that the page's index names: one of an earlier page may lie beside it."""
+    index = keys.page_index(name)
+    try:
+        (layer,) = json.loads(gzip.decompress(output.read(index))).values()
+        return f"{keys.page_features(name)}{layer['filename']}"
+    except (OSError, EOFError, ValueError, LookupError, AttributeError) as error:
+        raise DamagedError(
+            f"{output.url_of(index)} is no index of features: {error!r}. Run `kubesae interpret` again."
+        ) from error
 
 
 def loading(url: str) -> str:

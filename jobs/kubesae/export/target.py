@@ -1,6 +1,7 @@
 """Where an export goes: a folder that gets its files, and as the last one `kubesae.json`, which says what they are.
 
-Nobody else's files are replaced. Our own of an earlier time are the same bytes, so an export that was killed goes on.
+Nobody else's files are replaced. Our own of an earlier time are the same bytes, so an export that was killed goes on:
+until the last file is there, `kubesae-unfinished.json` says what was being written, and another export keeps out.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from kubesae.store import Store
 
 ABOUT = "kubesae.json"
+UNFINISHED = "kubesae-unfinished.json"
 FORMAT = 1
 _STEP = 1 << 24
 
@@ -40,15 +42,16 @@ class Target:
         self.files: dict[str, int] = {}
         """size of each file so far, bytes"""
         self._sha256: dict[str, str] = {}
-        try:
-            found = parse_json_object(store.read(ABOUT), store.url_of(ABOUT))
-        except MissingError:
-            return
-        if {name: value for name, value in found.items() if name != "files"} != about:
-            raise ConfigError(
-                f"{store.url_of(ABOUT)} is there and says that its folder is another export; nothing was written. "
-                "Give an empty folder."
-            )
+        for key in (ABOUT, UNFINISHED):
+            try:
+                found = parse_json_object(store.read(key), store.url_of(key))
+            except MissingError:
+                continue
+            if {name: value for name, value in found.items() if name != "files"} != about:
+                raise ConfigError(
+                    f"{store.url_of(key)} is there and says that its folder is another export; nothing was written. "
+                    "Give an empty folder."
+                )
 
     @property
     def url(self) -> str:
@@ -57,6 +60,7 @@ class Target:
 
     def put(self, name: str, data: bytes) -> None:
         """Write a file. Raises ConfigError where there is another one of that name."""
+        self._begin()
         if not self._store.create(name, data) and self._store.read(name) != data:
             raise self._other(name)
         self.files[name], self._sha256[name] = len(data), hashlib.sha256(data).hexdigest()
@@ -74,6 +78,7 @@ class Target:
         if not same:
             raise self._other(name)
         if there is None:
+            self._begin()
             self._store.put_file(name, path)
         self.files[name], self._sha256[name] = size, digest.hexdigest()
 
@@ -81,6 +86,12 @@ class Target:
         """Write `kubesae.json`: all files are there."""
         files = {name: {"bytes": size, "sha256": self._sha256[name]} for name, size in self.files.items()}
         self.put(ABOUT, canonical_json(self._about | {"files": files}) + b"\n")
+        self._store.delete(UNFINISHED)
+
+    def _begin(self) -> None:
+        """Before the first file, say what is being written."""
+        if not self.files:
+            self._store.create(UNFINISHED, canonical_json(self._about) + b"\n")
 
     def _size(self, name: str) -> int | None:
         try:

@@ -10,8 +10,8 @@ from sae_dashboard.neuronpedia.neuronpedia_runner_config import NeuronpediaRunne
 
 folder, out = sys.argv[1:]
 paths = sorted(Path(folder).glob("batch-*.json"))
-batches = [NeuronpediaDashboardBatch(**json.loads(path.read_text())) for path in paths]
+batches, again = ([NeuronpediaDashboardBatch(**json.loads(path.read_text())) for path in paths] for _ in range(2))
 settings = NeuronpediaRunnerConfig(**json.loads(Path(folder, "run_settings.json").read_text()))
 written = [json.loads(json.dumps(batch, cls=NpEncoder)) for batch in batches]
-own = [batch.features == again.features for batch, again in zip(batches, batches, strict=True)]
+own = [one.features == other.features for one, other in zip(batches, again, strict=True)]
 Path(out).write_text(json.dumps({"batches": written, "equal": all(own), "settings": settings.__dict__}))

@@ -57,7 +57,7 @@ def test_it_is_written_last_and_goes_first(copied, monkeypatch):
     old = [key for key in store.list(keys.page_features(SAE)) if key.endswith(".bin")]
     write_page(store, store, stored)
     assert done[0] == ("delete", keys.page(SAE))
-    assert done[-2:] == [("put", keys.page(SAE)), ("delete", old[0])]
+    assert done[-2:] == [("delete", old[0]), ("put", keys.page(SAE))]
     assert len([key for key in store.list(keys.page_features(SAE)) if key.endswith(".bin")]) == 1
 
 

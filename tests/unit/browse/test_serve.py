@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 import http.client
-import shutil
-import threading
-from contextlib import contextmanager
+import socket
 from pathlib import Path
 
 import pytest
 
 from kubesae.browse import PageServer
-from kubesae.errors import ConfigError
+from kubesae.errors import ConfigError, StoreError
 from kubesae.ledger import keys
 from kubesae.store import open_store
-from paged import SAE
+from paged import SAE, serving
 
 PAGE = f"/interpret/{SAE}/index.html"
 
 
-@contextmanager
-def serving(store, **settings):
-    with PageServer(store, SAE, **settings) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 def asked(server, path, *, method="GET", **headers):
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection = http.client.HTTPConnection(server.server_address[0], server.server_port, timeout=10)
     connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
     answer = connection.getresponse()
     found = answer.status, answer.read(), dict(answer.getheaders())
@@ -96,10 +82,25 @@ def test_nothing_but_pages_is_served(server, path):
     assert asked(server, path)[0] == 404
 
 
+def test_of_reasoning_pages_alone_are_served(server, written):
+    for name in ("index.html", "traces.json", "codes/unit-000000.safetensors"):
+        written[0].put(f"reason/another/few/{name}", b"{}")
+    assert asked(server, "/reason/another/few/index.html")[0] == 200
+    assert asked(server, "/reason/another/few/traces.json")[0] == 404
+    assert asked(server, "/reason/another/few/codes/unit-000000.safetensors")[0] == 404
+
+
 def test_another_name_for_this_machine_is_refused(server):
     """A site whose name leads here could otherwise read the bucket through its visitor's browser."""
     assert asked(server, PAGE, Host=f"evil.example:{server.server_port}")[0] == 403
-    assert asked(server, PAGE, Host=f"localhost:{server.server_port}")[0] == 200
+    for name in (f"localhost:{server.server_port}", "localhost", "127.0.0.1:8000"):  # of tunnels, too
+        assert asked(server, PAGE, Host=name)[0] == 200
+
+
+def test_every_address_of_this_machine_alone_answers_to_itself(written):
+    with serving(written[0], host="127.0.0.2") as server:
+        assert asked(server, PAGE, Host=f"127.0.0.2:{server.server_port}")[0] == 200
+        assert asked(server, PAGE, Host=f"evil.example:{server.server_port}")[0] == 403
 
 
 def test_a_port_that_is_taken_is_the_user_s_to_change(server, written):
@@ -120,9 +121,30 @@ def test_a_private_bucket_is_read_with_the_user_s_credentials(written, s3_bucket
         assert asked(server, f"/interpret/{SAE}/page/none")[0] == 404
 
 
-def test_a_store_that_fails_is_a_bad_gateway(copied):
-    store, _ = copied
-    with serving(store) as server:
-        shutil.rmtree(store.url)
-        Path(store.url).write_text("no folder any more")
-        assert asked(server, PAGE)[0] in {404, 502}
+def test_a_store_that_fails_is_a_bad_gateway(written, monkeypatch):
+    def read(*_):
+        raise StoreError("s3://bucket does not answer.")
+
+    monkeypatch.setattr(type(written[0]), "read", read)
+    with serving(written[0]) as server:
+        assert asked(server, PAGE)[:2] == (502, b"s3://bucket does not answer.")
+
+
+@pytest.mark.parametrize("line", ["GET http://[ HTTP/1.1", f"GET {PAGE} HTTP/1.1\r\nRange: bytes={'9' * 5000}-"])
+def test_what_is_no_request_is_answered(server, line, capfd):
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as connection:
+        connection.sendall(f"{line}\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    assert answer.split()[1] in {b"404", b"200"}
+    assert not capfd.readouterr().err
+
+
+def test_a_head_reads_nothing(server, written, monkeypatch):
+    (key,) = (key for key in written[0].list(keys.page_features(SAE)) if key.endswith(".bin"))
+    size = written[0].size(key)
+    monkeypatch.setattr(type(written[0]), "read", None)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection.request("HEAD", f"/{key}")
+    answer = connection.getresponse()
+    assert (answer.status, answer.headers["Content-Length"], answer.read()) == (200, str(size), b"")
+    connection.close()

@@ -7,7 +7,7 @@ import zlib
 import pytest
 
 from exported import interpreted, subject, written
-from kubesae.errors import ConfigError
+from kubesae.errors import ConfigError, DamagedError
 from kubesae.ledger import keys
 from small_sae import D_SAE
 
@@ -25,6 +25,16 @@ def test_features_are_the_page_s_and_found_by_range(small_store, tmp_path):
         assert record["index"] == feature
         assert record["act_max"] == pytest.approx(statistics["max"][feature].as_py(), rel=5e-3)
         assert record["activation_frequency"] == pytest.approx(statistics["frequency"][feature].as_py(), rel=5e-3)
+
+
+def test_features_of_an_earlier_page_are_not_copied(tmp_path):
+    store = interpreted(tmp_path / "data")
+    store.put(keys.page_bin("small", 4, "0" * 12), b"of a page before")
+    out = written(store, "circuit-tracer", tmp_path)
+    assert sorted(key.rpartition(".")[2] for key in out.list("features/")) == ["bin", "gz"]
+    store.put(keys.page_index("small"), b"no gzip")
+    with pytest.raises(DamagedError, match="is no index of features"):
+        written(store, "circuit-tracer", tmp_path / "again")
 
 
 def test_a_page_of_another_interpretation_does_not_count(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from kubesae.errors import ConfigError
 from kubesae.export import Target
-from kubesae.export.target import ABOUT
+from kubesae.export.target import ABOUT, UNFINISHED
 from kubesae.store import open_store
 
 
@@ -46,6 +46,14 @@ def test_an_export_that_was_killed_goes_on_and_one_that_was_not_is_the_same(fold
     before = {key: folder.read(key) for key in folder.list()}
     fill(folder, large, {"format": 1})
     assert {key: folder.read(key) for key in folder.list()} == before
+
+
+def test_what_a_killed_export_left_is_no_part_of_another(folder, large):
+    Target(folder, {"format": 1, "features": "0-9"}).put("a/0_9.json", b"{}")
+    with pytest.raises(ConfigError, match=r"kubesae-unfinished.json is there and says .* another export"):
+        Target(folder, {"format": 1, "features": "0-4"})
+    fill(folder, large, {"format": 1, "features": "0-9"})
+    assert not folder.exists(UNFINISHED)
 
 
 def test_another_export_is_refused_before_anything_is_written(folder, large):

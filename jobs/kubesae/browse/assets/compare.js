@@ -1,6 +1,6 @@
 // Two populations side by side: how often each feature is active in either, as a plot and as a table.
 
-import { el, replace } from "./dom.js";
+import { el, redraw } from "./dom.js";
 import { featureLink, tokenChips } from "./features.js";
 import { DEAD, sorted } from "./features_data.js";
 import { keepSettings, linkToFeature } from "./routes.js";
@@ -31,7 +31,7 @@ function alone(names) {
 }
 
 function draw(app, table, view, state) {
-  keepSettings({ a: state.a, b: state.b, sort: state.by, dir: state.descending ? "desc" : "asc" });
+  keepSettings("compare", { a: state.a, b: state.b, sort: state.by, dir: state.descending ? "desc" : "asc" });
   const pair = pairOf(table, state);
   const change = (changed) => draw(app, table, view, Object.assign(state, changed));
   const open = (place) => { location.hash = linkToFeature(table.feature(place)); };
@@ -42,7 +42,7 @@ function draw(app, table, view, state) {
   app.order = places.map(table.feature);
   const rows = rowsTable({ label: "Features in both populations", columns, sort: state, onSort: (by, descending) => change({ by, descending }), open });
   const canvas = el("canvas", { role: "img", "aria-label": `Features by frequency in ${state.a} and in ${state.b}; the table has the numbers` });
-  replace(view.node, chooser(table, state, change), el("div", { class: "compare" }, el("div", { class: "card plot" }, canvas), rows.node));
+  redraw(view.node, chooser(table, state, change), el("div", { class: "compare" }, el("div", { class: "card plot" }, canvas), rows.node));
   view.keys = rowKeys(rows);
   view.recolour = scatter(canvas, {
     points: live.map((place) => ({ x: pair.a(place), y: pair.b(place), place })), names: [state.a, state.b].map(visible), tip: app.tip, open,
@@ -64,10 +64,10 @@ function pairOf(table, state) {
 }
 
 function chooser(table, state, change) {
-  const select = (which, label) => el("label", null, label, el("select", { change: (event) => change({ [which]: event.target.value }) },
+  const select = (which, label) => el("label", null, label, el("select", { name: which, change: (event) => change({ [which]: event.target.value }) },
     table.populations.map(({ name }) => el("option", { value: name, selected: name === state[which] }, visible(name)))));
   return el("div", { class: "tools" }, select("a", "A"), select("b", "B"),
-    el("button", { type: "button", click: () => change({ a: state.b, b: state.a }) }, "swap"),
+    el("button", { type: "button", name: "swap", click: () => change({ a: state.b, b: state.a }) }, "swap"),
     el("span", { class: "soft" }, "Ratio: frequency in A over that in B, half a token added to each count. On the edges of the plot: never."));
 }
 

@@ -14,6 +14,13 @@ export function replace(node, ...children) {
   node.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
 }
 
+// As replace; what had the focus has it again, found by its name.
+export function redraw(node, ...children) {
+  const name = node.contains(document.activeElement) ? document.activeElement.getAttribute("name") : null;
+  replace(node, ...children);
+  if (name) node.querySelector(`[name="${CSS.escape(name)}"]`)?.focus({ preventScroll: true });
+}
+
 function filled(node, properties, children) {
   for (const [name, value] of Object.entries(properties ?? {})) {
     if (typeof value === "function") node.addEventListener(name, value);

@@ -14,7 +14,7 @@ export async function featureView(app, { feature, settings }) {
   const groups = found.examples_quantiles.map((group) => ({ ...group, name: groupName(group.quantile_name) }));
   const contexts = el("div", { class: "contexts" });
   const buttons = el("div", { class: "groups", role: "group", "aria-label": "Groups of rows" });
-  const state = { at: Math.max(0, groups.findIndex(({ name }) => name === settings.get("group"))) };
+  const state = { at: Math.max(0, groups.findIndex(({ name }) => name === settings.get("group"))), named: settings.has("group"), feature };
   const show = (at) => showGroup({ groups, contexts, buttons, state, most: found.act_max }, Math.max(0, Math.min(at, groups.length - 1)));
   // From where the address is by now: who presses a key fast need not wait for what lies between.
   const step = (by) => { location.hash = linkToFeature(neighbour(app, parseRoute(location.hash).feature ?? feature, by, about.features)); };
@@ -41,7 +41,8 @@ export function groupName(title) {
 function showGroup(shown, at) {
   const { groups, contexts, buttons, state, most } = shown;
   state.at = at;
-  if (at > 0 || parseRoute(location.hash).settings.has("group")) keepSettings({ group: groups[at].name });
+  state.named ||= at > 0;
+  if (state.named) keepSettings(`feature/${state.feature}`, { group: groups[at].name });
   const focused = buttons.contains(document.activeElement);
   replace(buttons, groups.flatMap((group, i) => groupButton(group, i, shown)));
   if (focused) buttons.querySelector("[aria-pressed=true]").focus();
@@ -57,11 +58,10 @@ function groupButton({ quantile_name: title, examples, name }, i, shown) {
   return name === "decile-10" ? [el("span", { "aria-hidden": "true" }, "Deciles"), button] : [button];
 }
 
-// The next feature of the table as it was shown last, else by number.
+// The next feature of the table as it was shown last, else of those that this file holds, else by number.
 function neighbour(app, feature, by, features) {
-  const at = app.order ? app.order.indexOf(feature) : -1;
-  if (at >= 0) return app.order[(at + by + app.order.length) % app.order.length];
-  return (feature + by + features) % features;
+  const order = [app.order, app.source.features].find((one) => one?.includes(feature));
+  return order ? order[(order.indexOf(feature) + by + order.length) % order.length] : (feature + by + features) % features;
 }
 
 function titleOf(found, step) {

@@ -1,6 +1,6 @@
 // The table of features: sorted by any column, searched by label, token or number, of one kind or all.
 
-import { el, replace } from "./dom.js";
+import { el, redraw } from "./dom.js";
 import { flagsOf, found, sorted } from "./features_data.js";
 import { keepSettings, linkToFeature } from "./routes.js";
 import { rowKeys, rowsTable } from "./rows.js";
@@ -25,7 +25,7 @@ export async function featuresView(app, { settings }) {
 
 function draw(app, table, view, next, state) {
   Object.assign(state, next);
-  keepSettings(settingsOf(state));
+  keepSettings("features", settingsOf(state));
   const change = (changed) => draw(app, table, view, { ...state, ...changed }, state);
   const columns = columnsOf(table);
   const column = columns.find(({ name }) => name === state.by) ?? columns[0];
@@ -33,13 +33,10 @@ function draw(app, table, view, next, state) {
   app.order = places.map(table.feature);
   const rows = rowsTable({
     label: "Features", columns, sort: state,
-    onSort: (by, descending) => {
-      change({ by, descending });
-      view.node.querySelector(".head [aria-sort$='ending'] button")?.focus();
-    },
+    onSort: (by, descending) => change({ by, descending }),
     open: (place) => { location.hash = linkToFeature(table.feature(place)); },
   });
-  replace(view.node, tools(table, state, places.length, change), rows.node,
+  redraw(view.node, tools(table, state, places.length, change), rows.node,
     places.length ? null : el("p", { class: "soft", role: "status" }, "No feature is called so, or is most active on such a token."));
   view.keys = rowKeys(rows);
   rows.show(places);
@@ -50,9 +47,9 @@ function settingsOf({ query, kind, dead, by, descending }) {
 }
 
 function tools(table, state, shown, change) {
-  const kinds = el("select", { change: (event) => change({ kind: event.target.value }) },
+  const kinds = el("select", { name: "kind", change: (event) => change({ kind: event.target.value }) },
     el("option", { value: "" }, "all"), table.kinds.map((kind) => el("option", { value: kind, selected: kind === state.kind }, kind)));
-  const dead = el("input", { type: "checkbox", checked: state.dead, change: (event) => change({ dead: event.target.checked }) });
+  const dead = el("input", { name: "dead", type: "checkbox", checked: state.dead, change: (event) => change({ dead: event.target.checked }) });
   return el("div", { class: "tools" },
     table.kinds.length ? el("label", null, "Kind", kinds) : null, el("label", null, dead, "with dead ones"),
     table.kinds.length ? null : el("span", { class: "soft" }, "No labels yet: `kubesae interpret` makes them."),

@@ -38,8 +38,7 @@ async function render() {
   parts.main.setAttribute("aria-busy", "true");
   const [view, about] = await Promise.all([viewOf(route).catch(failed), app.source.overview().catch(() => null)]);
   if (mine !== asked) return; // somebody went on meanwhile
-  shown = { keys: {}, ...view, route };
-  Object.defineProperty(shown, "keys", { get: () => view.keys ?? {} });
+  shown = Object.assign(view, { route, keys: view.keys ?? {} }); // a view may change its keys, and what recolours it
   replace(parts.main, view.node);
   parts.main.setAttribute("aria-busy", "false");
   parts.main.scrollTop = 0;

@@ -18,8 +18,9 @@ export function linkToFeature(feature, settings) {
   return linkTo(`feature/${feature}`, settings);
 }
 
-// Change the settings of the view that is shown: a link keeps them, the way back does not stop at each.
-export function keepSettings(settings) {
-  const { view, feature } = parseRoute(location.hash);
-  history.replaceState(null, "", linkTo(feature === null ? view : `${view}/${feature}`, settings));
+// Change the settings of a view while the address is its own: a link keeps them, the way back does not stop at each.
+export function keepSettings(view, settings) {
+  const now = parseRoute(location.hash);
+  const here = now.feature === null ? now.view : `${now.view}/${now.feature}`;
+  if (here === view) history.replaceState(null, "", linkTo(view, settings));
 }

@@ -43,7 +43,7 @@ function headOf(columns, sort, onSort) {
     const direction = sort.by === column.name ? (sort.descending ? "descending" : "ascending") : "none";
     const choose = () => onSort(column.name, sort.by === column.name ? !sort.descending : column.numeric === true);
     return el("div", { role: "columnheader", "aria-sort": direction, class: column.numeric ? "number" : null },
-      el("button", { type: "button", title: column.help, click: choose }, column.title));
+      el("button", { type: "button", name: `sort-${column.name}`, title: column.help, click: choose }, column.title));
   }));
 }
 

@@ -10,10 +10,20 @@ export function openSource(embedded) {
 function storedSource() {
   const whole = new Map(); // of servers that know no ranges
   const kept = new Map(); // features that were shown last
-  const index = once(async () => Object.values(await gzipJson("features/index.json.gz"))[0]);
+  const overview = once(() => json("page/overview.json"));
+  const index = once(async () => {
+    const [found, about] = await Promise.all([gzipJson("features/index.json.gz"), overview()]);
+    const [only] = Object.values(found);
+    requireSame(only.filename === about.file);
+    return only;
+  });
   return {
-    overview: once(() => json("page/overview.json")),
-    table: once(() => gzipJson("page/table.json.gz")),
+    overview,
+    table: once(async () => {
+      const [found, about] = await Promise.all([gzipJson("page/table.json.gz"), overview()]);
+      requireSame(found.made_from === about.made_from);
+      return found;
+    }),
     reasoning: once(() => json("page/reasoning.json")),
     feature: async (feature) => {
       if (!kept.has(feature)) kept.set(feature, await unpacked(await stored(await index(), feature, whole)));
@@ -21,6 +31,11 @@ function storedSource() {
       return kept.get(feature);
     },
   };
+}
+
+// Files of a page are read when they are wanted: what is read now may be of a later page than what was read before.
+function requireSame(is) {
+  if (!is) throw new Error("This page was written anew while it was open. Reload it.");
 }
 
 function embeddedSource({ overview, table, features }) {
@@ -80,7 +95,7 @@ async function asked(path, how) {
   const answer = await fetch(path, how);
   if (answer.ok) return answer;
   const private_ = answer.status === 401 || answer.status === 403;
-  const way = private_ ? " Of a private bucket `kubesae page` shows it, with your credentials." : " `kubesae interpret` writes the page anew.";
+  const way = private_ ? " Of a private bucket `kubesae page` shows it, with your credentials." : " The page was written anew, or removed: reload it. If that does not help, `kubesae interpret` writes it.";
   throw new Error(`${path}: the server answered ${answer.status} ${answer.statusText}`.trim() + `.${way}`);
 }
 

@@ -20,7 +20,7 @@ from kubesae.interpret.explain import Endpoint, choose, explain, open_interpreta
 from kubesae.interpret.explain.examples import SHOWN, _contexts, _drawn, examples_of
 from kubesae.interpret.explain.questions import BATCH, questions_of
 from kubesae.interpret.explain.run import EXPLANATIONS, FILE
-from kubesae.ledger import Plan, keys
+from kubesae.ledger import Plan, keys, record_list
 from kubesae.store import open_store
 from small_experiment import write_small
 from small_sae import D_SAE, DEAD, write_sae
@@ -194,7 +194,7 @@ def test_of_a_collection_that_goes_on_only_rows_that_are_there_are_judged(tmp_pa
     identity = write_small(store)
     write_sae(store)
     plan = Plan.of(identity)
-    later = [key for key in store.list("ledger/") if not key.endswith("part-000000.json")]
+    later = [key for key in record_list(store) if not key.endswith("part-000000.json")]
     for key in [*later, keys.INDEX]:
         store.delete(key)
     found = interpret(store, store, None, SETTINGS)

@@ -69,15 +69,12 @@ def command(
     resolved = resolve(experiment, overrides(flags))
     index, of = check_share(index, of)
     from kubesae.browse.page import write_page  # noqa: PLC0415 - keeps --help fast
-    from kubesae.interpret import TOP, answer  # noqa: PLC0415
+    from kubesae.interpret import answer  # noqa: PLC0415
     from kubesae.ledger import require_identity, sae_names  # noqa: PLC0415
     from kubesae.store import open_store  # noqa: PLC0415
 
-    if themes and resolved.interpret.top_k < TOP:
-        raise ConfigError(
-            f"--themes looks at the {TOP} largest activations of each feature, but interpret.top_k is "
-            f"{resolved.interpret.top_k}: raise it."
-        )
+    if themes:
+        _check_themes(resolved.interpret)
     data, output = open_store(resolved.data), open_store(resolved.output_prefix)
     names = sae_names(resolved, require_identity(data)) if everything else [choose_sae(resolved, sae_name)]
     for name in names:
@@ -92,6 +89,16 @@ def command(
         asked = feature_id is not None or search is not None or themes
         _show(found, statistics=statistics or not asked, themes=max_themes if themes else 0)
         say(f"Page: {page}" + ("" if feature_id is None else f"#/feature/{feature_id}"))
+
+
+def _check_themes(settings: Interpret) -> None:
+    from kubesae.interpret import TOP  # noqa: PLC0415
+
+    if settings.top_k < TOP:
+        raise ConfigError(
+            f"--themes looks at the {TOP} largest activations of each feature, but interpret.top_k is {settings.top_k}: "
+            "raise it."
+        )
 
 
 def _interpreted(

@@ -24,7 +24,7 @@ from safetensors.numpy import load, save
 
 from kubesae.errors import DamagedError
 from kubesae.experiment import Section, sha256_hex
-from kubesae.parallel import in_order
+from kubesae.parallel import READERS, in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -255,11 +255,11 @@ class CodeCache:
         return np.concatenate([rows for rows, _ in parts]), np.concatenate([values for _, values in parts])
 
     def between(self, first: int, after: int) -> Iterator[Codes]:
-        """Yield the codes of features `first` to `after` - 1 alone, which count from 0 there, by ranged reads.
+        """Yield the codes of features `first` to `after` - 1 alone, which count from 0 there, by ranged reads of several files at a time.
 
         Which rows were kept is not read: `kept_R` is empty. Raises as `files`, but digests are not compared.
         """
-        return (self._part(file, first, after) for file in self.listed)
+        return in_order(lambda file: self._part(file, first, after), self.listed, READERS)
 
     def _part(self, file: CodesFile, first: int, after: int) -> Codes:
         where = self.store.url_of(file.key)

@@ -78,9 +78,10 @@ def examples_of(found: Interpreter, feature: int, most: int) -> Examples:
     shown = _shown(found, feature, limit=min(SHOWN, (len(row_N) + 1) // 2))
     rest = ~np.isin(row_N, [row["row"] for row in shown])
     chosen_E = _by_decile(row_N[rest], value_N[rest], most)
-    active = _contexts(found, chosen_E, row_N, value_N)
     drawn_E = _drawn(found.stored.info.codes, _TRIES * most, feature)
-    inactive = [one for one in _contexts(found, drawn_E, row_N, value_N) if not one.active]
+    contexts = _contexts(found, np.concatenate([chosen_E, drawn_E]), row_N, value_N)  # which reads the tokens once
+    active, others = contexts[: len(chosen_E)], contexts[len(chosen_E) :]
+    inactive = [one for one in others if not one.active]
     order = np.random.Generator(np.random.PCG64([feature, 2]))
     inactive = [inactive[i] for i in order.permutation(len(inactive))[:most]]
     few = min(len(active), len(inactive))

@@ -96,8 +96,8 @@ def _check_themes(settings: Interpret) -> None:
 
     if settings.top_k < TOP:
         raise ConfigError(
-            f"--themes looks at the {TOP} largest activations of each feature, but interpret.top_k is {settings.top_k}: "
-            "raise it."
+            f"--themes looks at the {TOP} largest activations of each feature, but interpret.top_k is "
+            f"{settings.top_k}: raise it."
         )
 
 

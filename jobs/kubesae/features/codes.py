@@ -255,7 +255,9 @@ class CodeCache:
         return np.concatenate([rows for rows, _ in parts]), np.concatenate([values for _, values in parts])
 
     def between(self, first: int, after: int) -> Iterator[Codes]:
-        """Yield the codes of features `first` to `after` - 1 alone, which count from 0 there, by ranged reads of several files at a time.
+        """Yield the codes of features `first` to `after` - 1 alone, which count from 0 there.
+
+        By ranged reads, of several files at a time.
 
         Which rows were kept is not read: `kept_R` is empty. Raises as `files`, but digests are not compared.
         """

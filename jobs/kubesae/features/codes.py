@@ -257,9 +257,8 @@ class CodeCache:
     def between(self, first: int, after: int) -> Iterator[Codes]:
         """Yield the codes of features `first` to `after` - 1 alone, which count from 0 there.
 
-        By ranged reads, of several files at a time.
-
-        Which rows were kept is not read: `kept_R` is empty. Raises as `files`, but digests are not compared.
+        By ranged reads, of several files at a time. Which rows were kept is not read: `kept_R` is empty. Raises as
+        `files`, but digests are not compared.
         """
         return in_order(lambda file: self._part(file, first, after), self.listed, READERS)
 

@@ -55,10 +55,10 @@ SEEDS = range(3)
 ROUNDS = 7
 
 
-def collected(folder: Path) -> tuple[Store, Experiment]:
+def collected(folder: Path, tokens: int = TOKENS) -> tuple[Store, Experiment]:
     """Collect the first tokens of the demo, one layer of them; return where they are, and of what experiment."""
     say("collecting ...")
-    values = demo_experiment(folder, demo_model(say)) | {"tokens": TOKENS, "num_shards": 1}
+    values = demo_experiment(folder, demo_model(say)) | {"tokens": tokens, "num_shards": 1}
     experiment = Experiment.model_validate(values)
     store = open_store(experiment.data)
     prepare(experiment, store)

@@ -11,10 +11,11 @@ Rows:
 - `encode`: tokens/s from stored shards to sparse codes, against `encoder-floor`: the encoder's product over the same
   rows, in the dtype in which it is made here, and nothing else.
 - `features-tokens-per-second`: features x tokens by seconds, of all that `kubesae interpret` does, the page included,
-  against `sae-dashboard` (its runner, for some features, with the activations in its cache) and `delphi` (its latent
-  cache alone, given the activations). All have the same 65,536 tokens of the demo's corpus, layer 12 of SmolLM2-135M,
-  and the same SAE (TopK, 4,608 features, k = 32, random directions: no row has fewer codes than a trained one's). At
-  least 40 of SAEDashboard.
+  against `sae-dashboard` (its runner, for some features, with the activations in its cache; it writes no page) and
+  `delphi` (its latent cache alone, given the activations). All have the same 262,144 tokens of the demo's corpus, nine
+  tenths of it, layer 12 of SmolLM2-135M, and the same SAE (TopK, 4,608 features, k = 32, random directions: no row has
+  fewer codes than a trained one's). At least 40 of SAEDashboard. Of few tokens it is less: what is done once for each
+  feature (logits, the page) is more than half of our time over a quarter of them.
 - `page-bytes-per-feature`, `page-write-ms-per-feature`, `page-first-feature-ms`: see `bench.support.page`.
 - `state-bytes`: what one worker's statistics take (16,384 features, 20 rows of each kind); `state-bytes-4x-tokens` and
   `state-bytes-2x-features` against it.
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
 
 TOKENS, FEATURES, K, SLICE = 1 << 20, 16_384, 32, 4096
 SETTINGS = Interpret()
-RATE_FEATURES, RATE_K = 4608, 32
+RATE_TOKENS, RATE_FEATURES, RATE_K = 1 << 18, 4608, 32
 DASHBOARD_FEATURES = 128
 ROUNDS = 3
 
@@ -175,6 +176,7 @@ def encode_rows(store: Store) -> None:
     """Print `encode`."""
     identity = require_identity(store)
     named, refs = open_named(store, "random", identity), read_index(store, identity, LAYER)
+    refs = refs[: len(refs) // 4]
     rows = sum(ref.rows for ref in refs)
     dtype = matmul_dtype(torch.device("cpu"))
     W_DF = named.sae.weights.W_enc_FD.T.to(dtype).contiguous()
@@ -266,7 +268,7 @@ def main() -> None:
         folder = Path(name)
         statistics_rows(folder / "synthetic")
         state_rows()
-        store, experiment = collected(folder)
+        store, experiment = collected(folder, RATE_TOKENS)
         write_random_sae(store, require_identity(store).d_model)
         encode_rows(store)
         rate_rows(store, experiment, folder)

@@ -9,6 +9,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,7 +194,7 @@ class Vocabulary:
     @classmethod
     def read(cls, store: Store, manifest: TokensManifest) -> Vocabulary:
         """Read the vocabulary of prepared tokens. Raises DamagedError when it is not the manifest's."""
-        return cls(check_definition(store.read(keys.TOKENIZER), store, manifest))
+        return _vocabulary(check_definition(store.read(keys.TOKENIZER), store, manifest))
 
     def text(self, ids: Sequence[int] | npt.NDArray[Any]) -> str:
         """Text of `ids`, special tokens included; what is no whole character shows as U+FFFD."""
@@ -219,6 +220,12 @@ class Vocabulary:
         name = self._fast.id_to_token(token) if "\ufffd" in text else None
         data = None if name is None else bytes_of_token(name)
         return text if data is None else data.decode("utf-8", "backslashreplace")
+
+
+@lru_cache(maxsize=1)
+def _vocabulary(definition: bytes) -> Vocabulary:
+    """Return the vocabulary that was asked for last, which a program asks for again and again, or another one."""
+    return Vocabulary(definition)
 
 
 def bytes_of_token(name: str) -> bytes | None:

@@ -14,6 +14,7 @@ import base64
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -44,6 +45,16 @@ def program() -> str | None:
     return named or next((found for found in map(shutil.which, NAMES) if found), None)
 
 
+def _end(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """End a browser and wait for its end. Debian starts it by a script, which must not be all that ends."""
+    os.killpg(process.pid, number)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 @dataclass
 class Browser(Stoppable):
     """A running browser."""
@@ -59,7 +70,7 @@ class Browser(Stoppable):
         log = folder / "log"
         with log.open("wb") as out:
             command = [program() or "chromium", *_FLAGS, f"--user-data-dir={folder / 'profile'}", "about:blank"]
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=out)
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=out, start_new_session=True)
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end and process.poll() is None:
             said = log.read_text(errors="replace")
@@ -67,19 +78,13 @@ class Browser(Stoppable):
                 url = said.partition("DevTools listening on ")[2].split()[0]
                 return cls(process, websocket.create_connection(url, timeout=PATIENCE))
             time.sleep(0.02)
-        process.kill()
-        process.wait()
+        _end(process, signal.SIGKILL)
         raise RuntimeError(f"the browser did not start: {log.read_text(errors='replace')[-2000:]}")
 
     def stop(self) -> None:
         """End the browser and wait for its end."""
         self.socket.close()
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        _end(self.process, signal.SIGTERM)
 
     def open(self, url: str, *, width: int = 1360, height: int = 860, dark: bool = False, wait: bool = True) -> Tab:
         """Open a page in a tab of its own and wait until it shows a view; or the blank one, without `wait`."""

@@ -39,7 +39,7 @@ class Answer:
         return self.given < self.times and bool(re.fullmatch(self.method, method) and re.search(self.key, path))
 
 
-class HttpFaults(ThreadingHTTPServer, Stoppable):
+class HttpFaults(Stoppable, ThreadingHTTPServer):
     """Listens from its construction to its close."""
 
     daemon_threads = True

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Stoppable(ABC):
-    """Runs from its construction until it is stopped."""
+    """Runs from its construction until it is stopped. The first base of a class: others may have an `__exit__` too."""
 
     @abstractmethod
     def stop(self) -> None:

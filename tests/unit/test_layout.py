@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -60,7 +61,7 @@ def test_a_module_says_what_it_is_and_is_short(path: Path) -> None:
 def test_what_a_bench_imports_is_found_as_make_starts_it(path: Path) -> None:
     """Importing is enough, and `-m` on a module without a main part would do no more."""
     line = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "-m bench." in line)
-    command = line.strip().removeprefix("@").replace("$(BIN)/python", sys.executable)
+    command = line.strip().removeprefix("@").replace("$(BIN)/python", shlex.quote(sys.executable))
     module = "bench." + ".".join(path.relative_to(ROOT / "bench").with_suffix("").parts)
     command = re.sub(r"-m bench\..*", f"-c 'import {module}'", command)
     assert subprocess.run(["bash", "-c", command], cwd=ROOT, check=False).returncode == 0

@@ -73,8 +73,7 @@ def command(
     from kubesae.ledger import require_identity, sae_names  # noqa: PLC0415
     from kubesae.store import open_store  # noqa: PLC0415
 
-    if themes:
-        _check_themes(resolved.interpret)
+    _check_themes(resolved.interpret, asked=themes)
     data, output = open_store(resolved.data), open_store(resolved.output_prefix)
     names = sae_names(resolved, require_identity(data)) if everything else [choose_sae(resolved, sae_name)]
     for name in names:
@@ -91,10 +90,10 @@ def command(
         say(f"Page: {page}" + ("" if feature_id is None else f"#/feature/{feature_id}"))
 
 
-def _check_themes(settings: Interpret) -> None:
+def _check_themes(settings: Interpret, *, asked: bool) -> None:
     from kubesae.interpret import TOP  # noqa: PLC0415
 
-    if settings.top_k < TOP:
+    if asked and settings.top_k < TOP:
         raise ConfigError(
             f"--themes looks at the {TOP} largest activations of each feature, but interpret.top_k is "
             f"{settings.top_k}: raise it."

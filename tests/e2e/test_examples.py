@@ -97,7 +97,7 @@ def test_the_commands_exist_with_these_flags(folder):
 @pytest.fixture
 def small(tmp_path, monkeypatch, capsys):
     """Work in a folder with a tiny model and corpus, and return what runs an example over them."""
-    save_model(tmp_path / "model", "llama")
+    save_model(tmp_path / "model", "llama", max_position_embeddings=1024)
     (tmp_path / "corpus").mkdir()
     for i in range(100):
         (tmp_path / "corpus" / f"{i}.txt").write_text(text(i))

@@ -255,6 +255,7 @@ def test_the_plot_follows_the_colours_after_a_change(opened):
     before = tab.js(drawn)
     tab.press("d")
     tab.wait(f"{drawn} !== {json.dumps(before)}")
+    assert tab.js("document.documentElement.dataset.theme") == "dark"
     tab.js("localStorage.clear()")
 
 
@@ -278,7 +279,8 @@ def test_a_page_that_was_written_anew_meanwhile_says_so(browser, folder, s3_serv
         changed = gzip.compress(json.dumps(table | {"made_from": overview["made_from"][::-1]}).encode())
         store.put(keys.page_file(SAE, "table.json.gz"), changed)
         tab.js("location.hash = '#/features'")
-        tab.wait("document.querySelector('main [role=alert]')?.innerText.includes('written anew')")
+        tab.wait("document.querySelector('main [role=alert]')")
+        assert tab.text("main [role=alert]") == "This page was written anew while it was open. Reload it."
 
 
 def test_colours_follow_the_system_until_they_are_chosen(opened):

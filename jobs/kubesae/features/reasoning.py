@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kubesae.store import Store
 
 
-FORMAT = 1
+FORMAT = 2
 """of `summary.json`"""
 
 

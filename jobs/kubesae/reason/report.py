@@ -89,7 +89,7 @@ class Ranking(Section):
 class Summary(Section):
     """`reason/<sae>/<name>/summary.json`."""
 
-    format: Literal[1] = Field(1, description="version of the format")
+    format: Literal[2] = Field(2, description="version of the format")
     name: str = Field(description="name of the set of problems")
     source: TraceSource = Field(description="what the traces were made from")
     traces_sha256: str = Field(description="SHA-256 of traces.parquet")

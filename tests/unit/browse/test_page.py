@@ -10,6 +10,7 @@ import pytest
 from kubesae.browse.overview import NO_ANSWERS, NO_CURVES, NO_EVALUATION
 from kubesae.browse.page import write_page
 from kubesae.experiment import sha256_hex
+from kubesae.features.reasoning import FORMAT
 from kubesae.ledger import keys
 from kubesae.store import open_store
 from paged import CORPORA, HOSTILE, RUN, SAE, feature_json, write_paged
@@ -152,10 +153,11 @@ def test_an_evaluation_of_other_weights_does_not_count(copied):
 
 def test_a_new_page_lists_the_reasoning_of_these_weights(copied):
     store, stored = copied
-    summary = {"format": 1, "problems": 3, "correct": None, "rankings": []}
+    summary = {"format": FORMAT, "problems": 3, "correct": None, "rankings": []}
     for name, sha256 in (("gsm8k", stored.info.source.sae_sha256), ("older", "cd" * 32)):
         document = summary | {"source": {"sae_sha256": sha256}}
         store.put(keys.reasoning(SAE, name, keys.REASONED), json.dumps(document).encode())
+    store.put(keys.reasoning(SAE, "of-another-format", keys.REASONED), b'{"format": 1}')
     store.delete(keys.page(SAE))
     write_page(store, store, stored)
     (listed,) = json.loads(store.read(keys.page_file(SAE, "reasoning.json")))

@@ -201,6 +201,16 @@ def test_what_is_there_is_not_made_again(done, experiment, problems, monkeypatch
     assert files(bench.output, "few") == before
 
 
+def test_results_of_another_format_are_made_anew(done, experiment, problems):
+    bench, summary = done
+    key = keys.reasoning(SAE, "few", keys.REASONED)
+    before = bench.output.read(key)
+    older = json.loads(before)
+    bench.output.put(key, json.dumps(older | {"format": 1, "source": older["source"] | {"format": 1}}).encode())
+    assert reason(bench_of(experiment), asked_of(problems)) == summary
+    assert bench.output.read(key) == before
+
+
 def test_without_the_whole_model_solutions_are_read(experiment, problems, monkeypatch):
     monkeypatch.setattr(whole, "_memory", lambda: 1000)
     bench = bench_of(experiment)

@@ -52,7 +52,8 @@ from kubesae.interpret.statistics import Statistics
 from kubesae.interpret.storing import store_codes, tables_of
 from kubesae.ledger import Plan, keys, require_identity
 from kubesae.model.smollm2 import demo_model
-from kubesae.sae import Normaliser, SaeConfig, Weights, matmul_dtype, save_sae
+from kubesae.precision import matmul_dtype
+from kubesae.sae import Normaliser, SaeConfig, Weights, save_sae
 from kubesae.sae.formats import export_sae
 from kubesae.sae.named import open_named
 from kubesae.shards import read_block, read_index

@@ -34,7 +34,8 @@ from bench.support.measure import print_row, say
 from kubesae.experiment import Sae as Settings
 from kubesae.fixture.planted import Planted
 from kubesae.memory import keep_memory
-from kubesae.sae import Normaliser, SaeConfig, Sums, initial_weights, matmul_dtype
+from kubesae.precision import matmul_dtype
+from kubesae.sae import Normaliser, SaeConfig, Sums, initial_weights
 from kubesae.train.distributed import Ranks
 from kubesae.train.learner import Learner
 from kubesae.train.start import rows_until_dead

@@ -49,6 +49,8 @@ def torch_works() -> Iterator[Check]:
     torch = _torch()
     if torch is None:
         return
+    from kubesae.model.products import in_float32  # noqa: PLC0415 - needs torch
+
     ones = torch.ones(64, 64, dtype=torch.bfloat16)
     name, found = "torch", f"{torch.__version__}, {torch.get_num_threads()} threads"
     if float((ones @ ones).float().sum()) != 64.0**3:
@@ -56,14 +58,9 @@ def torch_works() -> Iterator[Check]:
         return
     flags = limits.cpu_flags()
     rate = next((rate for flag, rate in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")) if flag in flags), None)
-    if rate or torch.cuda.is_available():
-        yield ok(name, f"{found}, bfloat16 works" + (f" (CPU: {rate})" if rate else ""))
-    else:
-        yield warning(
-            name,
-            f"{found}, bfloat16 works, but this CPU has no instructions for it",
-            "On this CPU `model_dtype: float32` is faster.",
-        )
+    if rate is None and in_float32(torch.device("cpu"), torch.bfloat16):
+        rate = "products in float32"
+    yield ok(name, f"{found}, bfloat16 works" + (f" (CPU: {rate})" if rate else ""))
 
 
 def kernels() -> Iterator[Check]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F  # noqa: N812 - the customary name
 
-from kubesae.sae.kernels import matmul_dtype
+from kubesae.precision import matmul_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor

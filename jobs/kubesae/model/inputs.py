@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from kubesae.errors import ConfigError
+from kubesae.model.products import in_float32
 
 if TYPE_CHECKING:
     from torch import nn
@@ -72,11 +73,12 @@ def hidden_states(output: Any) -> torch.Tensor:
     return output[0] if isinstance(output, tuple) else output  # type: ignore[no-any-return]
 
 
-def device_name(device: torch.device) -> str:
-    """Name of a device, for the numerics record."""
+def device_name(device: torch.device, dtype: torch.dtype) -> str:
+    """Name of a device that a model computes on in `dtype`, for the numerics record."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
+    name = f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{name}, products in float32" if in_float32(device, dtype) else name
 
 
 def devices(wanted: str) -> list[torch.device]:

@@ -52,7 +52,7 @@ class ResidentEngine:
     @property
     def device_name(self) -> str:
         """Name of the device, for the numerics record."""
-        return device_name(self._device)
+        return device_name(self._device, self._dtype)
 
     def run(self, batches: Sequence[Batch]) -> Iterator[tuple[int, int, torch.Tensor]]:
         """Yield each batch's number, each captured layer and its output [B, T, D], batch by batch."""

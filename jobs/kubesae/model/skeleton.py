@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from kubesae.errors import ConfigError
+from kubesae.model.products import quicken
 from kubesae.model.quantised import dequantised
 from kubesae.model.truncate import DTYPES, WEIGHTS_ADVICE, find_layers, path_of, truncate_config
 
@@ -43,6 +44,7 @@ class Skeleton:
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         with init_empty_weights(include_buffers=False):
             model = AutoModel.from_config(config, dtype=self.dtype, trust_remote_code=source.trust_remote_code)
+        quicken(model, device, self.dtype)
         self.model: PreTrainedModel = model.eval()
         self.layers = find_layers(model, depth)
         self.path = path_of(self.layers, model)

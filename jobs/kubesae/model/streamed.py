@@ -81,7 +81,7 @@ class StreamedEngine:
     @property
     def device_name(self) -> str:
         """Name of the devices, for the numerics record: they are of one kind, and which one computes changes no bit."""
-        return device_name(self._lanes[0].device)
+        return device_name(self._lanes[0].device, self._lanes[0].skeleton.dtype)
 
     def run(self, batches: Sequence[Batch]) -> Iterator[tuple[int, int, Tensor]]:
         """Yield each batch's number, each captured layer and its output [B, T, D], layer by layer."""

@@ -15,6 +15,7 @@ from torch import nn
 from kubesae.errors import ConfigError
 from kubesae.hub import loading
 from kubesae.memory import memory_for
+from kubesae.model.products import quicken
 
 if TYPE_CHECKING:
     from kubesae.model.source import ModelSource
@@ -67,6 +68,7 @@ def load_truncated(source: ModelSource, depth: int, dtype: str, device: str) -> 
             device_map=placement,
             trust_remote_code=source.trust_remote_code,
         )
+    quicken(model, next(model.parameters()).device, DTYPES[dtype])
     return model.eval()  # type: ignore[no-any-return]
 
 

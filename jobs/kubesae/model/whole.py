@@ -13,6 +13,7 @@ from kubesae import limits
 from kubesae.errors import ConfigError
 from kubesae.hub import loading
 from kubesae.memory import memory_for
+from kubesae.model.products import quicken
 from kubesae.model.truncate import DTYPES, WEIGHTS_ADVICE
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def load_language_model(source: ModelSource, dtype: str, mend: str) -> nn.Module
             f"The weights of {source.path!r} lack {missing[0]}{f' and {len(missing) - 1} more' * (len(missing) > 1)}: "
             "its later layers and head were cut off. Give all weight files of the model as `model`."
         )
+    quicken(model, next(model.parameters()).device, DTYPES[dtype])
     return model.eval()  # type: ignore[no-any-return]
 
 

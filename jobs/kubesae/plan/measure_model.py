@@ -135,10 +135,12 @@ def _random_model(task: _Task) -> Any:
     import torch  # noqa: PLC0415
     from transformers import AutoModel  # noqa: PLC0415
 
+    from kubesae.model.products import quicken  # noqa: PLC0415
     from kubesae.model.truncate import DTYPES, truncate_config  # noqa: PLC0415
     from kubesae.plan.count import transformers_config  # noqa: PLC0415
 
     config = truncate_config(transformers_config(task.source), task.depth)
     with torch.device(task.device):
         model = AutoModel.from_config(config, dtype=DTYPES[task.dtype])
+    quicken(model, torch.device(task.device), DTYPES[task.dtype])
     return model.eval()

@@ -7,7 +7,7 @@ reconstruction, features = load_sae("out/sae/layer-012-topk-4608")(acts)
 from kubesae.sae.config import SaeConfig
 from kubesae.sae.files import load_sae, load_sae_from, save_sae
 from kubesae.sae.inference import Sae
-from kubesae.sae.kernels import Code, matmul_dtype
+from kubesae.sae.kernels import Code
 from kubesae.sae.metrics import Covariance, Sums
 from kubesae.sae.normalise import Normaliser, fold
 from kubesae.sae.weights import Weights, initial_weights
@@ -24,6 +24,5 @@ __all__ = [
     "initial_weights",
     "load_sae",
     "load_sae_from",
-    "matmul_dtype",
     "save_sae",
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kubesae.sae import matmul_dtype
+from kubesae.precision import matmul_dtype
 from kubesae.sae.backend import backend_name
 from kubesae.train.checkpoint import Checkpoints
 from kubesae.train.pace import Pace

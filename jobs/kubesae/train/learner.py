@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from kubesae.errors import ConfigError
-from kubesae.sae import Sums, matmul_dtype, relu, threshold, topk
+from kubesae.precision import matmul_dtype
+from kubesae.sae import Sums, relu, threshold, topk
 from kubesae.sae.jumprelu import first_threshold
 from kubesae.sae.kernels import Code, decode
 from kubesae.sae.resample import draw_rows, forget, replace_features

@@ -14,6 +14,7 @@ from kubesae.doctor import experiment as about
 from kubesae.doctor.check import failed, guarded, ok, warning
 from kubesae.errors import ConfigError, StoreError
 from kubesae.experiment import Experiment
+from kubesae.model import products
 from kubesae.sae import gpu, native
 from kubesae.store import ObjectInfo, open_store
 from kubesae.store.local import LocalStore
@@ -131,19 +132,21 @@ def test_a_library_that_lacks_another_or_breaks_is_named(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("flags", "status", "word"),
+    ("flags", "in_float32", "word"),
     [
-        ({"amx_bf16", "avx512_bf16"}, "ok", "(CPU: AMX)"),
-        ({"avx512_bf16"}, "ok", "(CPU: AVX512-BF16)"),
-        (set(), "warning", ""),
+        ({"amx_bf16", "avx512_bf16"}, False, "(CPU: AMX)"),
+        ({"avx512_bf16"}, False, "(CPU: AVX512-BF16)"),
+        (set(), True, "(CPU: products in float32)"),
+        (set(), False, "bfloat16 works"),
     ],
 )
 def test_torch_and_the_rate_of_this_cpu(
-    monkeypatch: pytest.MonkeyPatch, flags: set[str], status: str, word: str
+    monkeypatch: pytest.MonkeyPatch, flags: set[str], *, in_float32: bool, word: str
 ) -> None:
     monkeypatch.setattr(limits, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(products, "in_float32", lambda _device, _dtype: in_float32)
     check = only(libraries.torch_works())
-    assert check.status == status
+    assert check.status == "ok"
     assert "bfloat16 works" in check.found
     assert check.found.endswith(word)
 

@@ -10,6 +10,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 from kubesae.errors import ConfigError
 from kubesae.experiment import Experiment
 from kubesae.model import resolve_model
+from kubesae.model.products import quicken
 from kubesae.model.resident import ResidentEngine
 from kubesae.model.smollm2 import demo_model
 from kubesae.model.truncate import find_layers
@@ -28,7 +29,9 @@ def engine_of(folder: object, layers: tuple[int, ...], dtype: str = "bfloat16") 
 
 def whole_model(folder: object, architecture: str) -> torch.nn.Module:
     loader = AutoModel if architecture == "bert" else AutoModelForCausalLM
-    return loader.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    model = loader.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    quicken(model, torch.device("cpu"), torch.bfloat16)  # as ours are, on CPUs that need it
+    return model
 
 
 def ids(batch: int, length: int, vocabulary: int = VOCABULARY) -> np.ndarray:

@@ -101,16 +101,3 @@ def test_top_k_code_has_k_entries_a_row() -> None:
     kept_BF = code.dense(FEATURES)
     assert ((kept_BF > 0).sum(1) == 3).all()
     torch.testing.assert_close(kept_BF[kept_BF > 0].double(), z_BF[kept_BF > 0].float().double())
-
-
-def test_matmul_dtype_follows_the_declared_rule(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = torch.device("cpu")
-    for capabilities, dtype in (
-        ({"avx512_bf16": True}, torch.bfloat16),
-        ({"amx_bf16": True}, torch.bfloat16),
-        ({"avx512_bf16": False}, torch.float32),
-        ({}, torch.float32),
-    ):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda have=capabilities: have)
-        assert kernels.matmul_dtype(cpu) == dtype
-    assert kernels.matmul_dtype(torch.device("cuda")) == torch.bfloat16

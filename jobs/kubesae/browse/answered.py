@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kubesae.browse.contexts import rounded, short
 from kubesae.browse.files import DEAD, DENSE, POSITIONAL, SINGLE_TOKEN
 
 if TYPE_CHECKING:
@@ -30,20 +29,30 @@ TOKENS = 4
 class Lists:
     """Columns of lists of a table with a row a feature, in numpy: a slice a feature."""
 
-    def __init__(self, table: pa.Table, *names: str) -> None:
-        """Take the columns `names`, whose lists are equally long in a row."""
-        columns = [table[name].combine_chunks() for name in names]
-        self._offsets = columns[0].offsets.to_numpy()
-        self._values = [column.values.to_numpy() for column in columns]
+    def __init__(self, table: pa.Table | None, *names: str) -> None:
+        """Take the columns `names`, whose lists are equally long in a row; all are empty where there is no table."""
+        self._offsets = np.zeros(1, np.int64)
+        self._values: list[npt.NDArray[Any]] = [np.zeros(0, np.int64)] * len(names)
+        if table is not None and len(table):
+            columns = [table[name].combine_chunks() for name in names]
+            self._offsets = columns[0].offsets.to_numpy().astype(np.int64)
+            self._values = [column.values.to_numpy() for column in columns]
 
-    def of(self, feature: int) -> list[list[Any]]:
-        """Return the lists of a feature, one a column."""
-        if feature + 1 >= len(self._offsets):
-            return [[] for _ in self._values]
-        here = slice(self._offsets[feature], self._offsets[feature + 1])
-        return [values[here].tolist() for values in self._values]
+    def of(
+        self, first: int, after: int, most: int | None = None
+    ) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[Any]]]:
+        """Return the lists of features `first` to `after` - 1, one array a column, and where each feature's begin.
 
-    def every(self) -> list[npt.NDArray[np.generic]]:
+        Of each list the first `most`.
+        """
+        offset_F1 = self._offsets[np.arange(first, after + 1).clip(max=len(self._offsets) - 1)]
+        length_F = offset_F1[1:] - offset_F1[:-1]
+        kept_F = length_F if most is None else np.minimum(length_F, most)
+        edge_F1 = np.concatenate([[0], np.cumsum(kept_F)])
+        place_N = np.arange(edge_F1[-1]) + np.repeat(offset_F1[:-1] - edge_F1[:-1], kept_F)
+        return edge_F1, [values[place_N] for values in self._values]
+
+    def every(self) -> list[npt.NDArray[Any]]:
         """Return the values of all features, one array a column."""
         return self._values
 
@@ -76,24 +85,6 @@ class Answered:
         for bit, name in ((DENSE, "dense"), (SINGLE_TOKEN, "single_token"), (POSITIONAL, "positional")):
             flags_F = flags_F + bit * answers.labels[name].to_numpy(zero_copy_only=False).astype(np.int64)
         return cls(answers, flags_F, tuple(_populations(answers.populations, len(count_F))))
-
-    def label(self, feature: int) -> dict[str, Any]:
-        """Return label, kind and purity of a feature; nothing where there are no answers."""
-        if self.answers is None:
-            return {}
-        labels = self.answers.labels
-        return {
-            "label": labels["label"][feature].as_py(),
-            "kind": labels["kind"][feature].as_py(),
-            "purity": rounded(labels["purity"][feature].as_py()),
-        }
-
-    def in_populations(self, feature: int) -> list[list[Any]]:
-        """Return of each population its name, rows, active rows of the feature, and its mean activation over these."""
-        return [
-            [one.name, one.rows, int(one.count_F[feature]), float(short(one.mean_active_F[feature]))]
-            for one in self.populations
-        ]
 
 
 def _populations(table: pa.Table, features: int) -> list[Population]:

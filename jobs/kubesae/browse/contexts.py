@@ -1,7 +1,7 @@
 """The rows that the page shows of each feature, as JSON: tokens of a context, with the activation on each.
 
-They are made for many features at a time, by arrow's string kernels. Token text is turned into JSON once for each token
-of the vocabulary that occurs, a number once for each that is not 0.
+They are made for many features at a time. Token text is turned into JSON once for each token of the vocabulary that
+occurs.
 Legend: F features, C cells (a group of rows of a feature), E shown rows, T tokens of all of them, V vocabulary.
 """
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kubesae.browse.columns import integers, joined, lists, mostly_zero, records, texts
 from kubesae.browse.packing import compact
 from kubesae.features.contexts import Contexts
 
@@ -79,17 +80,15 @@ class Groups:
         shown = rank_E < np.array(list(most.values()))[group_E]
         self._cell_E, self._row_E = cell_E[shown], order_E[shown]
 
-    def to_json(self, first: int, after: int, words: Words) -> list[str]:
+    def to_json(self, first: int, after: int, words: Words) -> pa.StringArray:
         """Return the groups of features `first` to `after` - 1, one after the other, each in circuit-tracer's shape."""
         width = len(self._names)
         edge_C = np.searchsorted(self._cell_E, np.arange(first * width, after * width + 1))
         here = slice(edge_C[0], edge_C[-1])
         rows = _rows(self._table.take(pa.array(self._row_E[here])), self._cell_E[here], words)
-        names = pa.array(self._names * (after - first), pa.string())
-        parts = '{"quantile_name":"', names, '","examples":[', _joined(rows, edge_C - edge_C[0]), "]}"
-        groups = pc.binary_join_element_wise(*parts, "")
-        texts: list[str] = _joined(groups, np.arange(0, len(groups) + 1, width)).to_pylist()
-        return texts
+        names = texts(pa.array(self._names * (after - first), pa.string()))
+        groups = records({"quantile_name": names, "examples": lists(rows, edge_C - edge_C[0])})
+        return joined(groups, np.arange(0, len(groups) + 1, width))
 
 
 def _rows(table: pa.Table, cell_E: npt.NDArray[np.int64], words: Words) -> pa.StringArray:
@@ -98,52 +97,26 @@ def _rows(table: pa.Table, cell_E: npt.NDArray[np.int64], words: Words) -> pa.St
     One that shows the same tokens as one before it in its cell counts as repeated: copied text.
     """
     contexts = Contexts.of(table)
-    tokens = _joined(words.quoted.take(pa.array(words.place_V[contexts.token_T])), contexts.start_E)
+    tokens = joined(words.quoted.take(pa.array(words.place_V[contexts.token_T])), contexts.start_E)
     repeated_E = np.ones(len(table), np.bool_)
     text_E = tokens.dictionary_encode().indices.to_numpy()
     repeated_E[np.unique(cell_E * len(table) + text_E, return_index=True)[1]] = False
-    fields = {
-        "tokens_acts_list": _bracketed(_joined(_numbers(contexts.value_T), contexts.start_E)),
-        "train_token_ind": pa.array(contexts.at_E).cast(pa.string()),
-        "is_repeated_datapoint": pa.array(repeated_E).cast(pa.string()),
-        "tokens": _bracketed(tokens),
-        "row": _column(table, "row").cast(pa.string()),
-        "corpus": _json(_column(table, "corpus")),
-        "document": _json(_column(table, "document")),
-        "offset": _column(table, "offset").cast(pa.string()).fill_null("null"),
-    }
-    parts: list[str | pa.StringArray] = []
-    for name, values in fields.items():
-        parts += [f',"{name}":' if parts else f'{{"{name}":', values]
-    return pc.binary_join_element_wise(*parts, "}", "")
+    return records(
+        {
+            "tokens_acts_list": lists(mostly_zero(contexts.value_T), contexts.start_E),
+            "train_token_ind": integers(contexts.at_E),
+            "is_repeated_datapoint": integers(repeated_E),
+            "tokens": pc.binary_join_element_wise("[", tokens, "]", ""),
+            "row": _column(table, "row").cast(pa.string()),
+            "corpus": texts(_column(table, "corpus")),
+            "document": texts(_column(table, "document")),
+            "offset": _column(table, "offset").cast(pa.string()).fill_null("null"),
+        }
+    )
 
 
 def _column(table: pa.Table, name: str) -> pa.Array:
     return table[name].combine_chunks()
-
-
-def _json(values: pa.Array) -> pa.StringArray:
-    """Return strings, which repeat a lot, as JSON; null as it is there."""
-    coded = values.dictionary_encode()
-    quoted = pa.array([compact(value) for value in coded.dictionary.to_pylist()], pa.string())
-    return quoted.take(coded.indices).fill_null("null")
-
-
-def _numbers(value_T: npt.NDArray[np.float32]) -> pa.StringArray:
-    """Return numbers with three significant digits. Most are 0."""
-    place_T = np.zeros(len(value_T), np.int32)
-    there = np.flatnonzero(value_T)
-    place_T[there] = np.arange(1, len(there) + 1)
-    return pa.array(["0", *map(short, value_T[there].tolist())], pa.string()).take(pa.array(place_T))
-
-
-def _joined(strings: pa.StringArray, edge_E: npt.NDArray[np.int64]) -> pa.StringArray:
-    """Join the strings from each edge to the next with commas."""
-    return pc.binary_join(pa.ListArray.from_arrays(pa.array(edge_E, pa.int32()), strings), ",")
-
-
-def _bracketed(strings: pa.StringArray) -> pa.StringArray:
-    return pc.binary_join_element_wise("[", strings, "]", "")
 
 
 def short(value: float) -> str:

@@ -46,35 +46,38 @@ class Head:
     """Final norm and output head of a model, in float32."""
 
     norm: nn.Module
-    output: nn.Module
+    output: nn.Linear
 
     @torch.no_grad()
-    def logits(self, x_BD: Tensor) -> Tensor:
-        """Return the logits [B, V] of residual streams [B, D] after the last layer."""
-        logits_BV: Tensor = self.output(self.norm(x_BD.to(self._device, torch.float32)))
-        return logits_BV
+    def logits(self, x_BD: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return the logits of residual streams [B, D] after the last layer: of all tokens, [B, V].
+
+        Or write them into `out`, [B, tokens], which fewer tokens may have: fresh memory takes as long as half of it.
+        """
+        x_BD = self.norm(x_BD.to(self.output.weight.device, torch.float32))
+        if out is None:
+            out = x_BD.new_empty(len(x_BD), self.vocab_size)
+        torch.mm(x_BD, self.output.weight[: out.shape[1]].T, out=out)
+        bias_V: Tensor | None = self.output.bias
+        return out if bias_V is None else out.add_(bias_V[: out.shape[1]])
 
     @torch.no_grad()
-    def effect(self, direction_BD: Tensor) -> Tensor:
-        """Return what directions [B, D] raise and lower: logits(d) - logits(0), [B, V], float32.
+    def effect(self, direction_BD: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return what directions [B, D] raise and lower: logits(d) - logits(0), as `logits`.
 
         They go through the norm like a residual stream, which gives its gains their say. An RMSNorm divides by the
         length of what it is given, so the length of a direction does not matter (but for the norm's epsilon), and zero
         stays zero. A LayerNorm takes the mean off as well, and adds its bias. That bias, and the head's, say what the
         model predicts when it knows nothing, not what the feature adds: they are the logits of zero, and are taken off.
         """
-        of_zero_BV = self.logits(torch.zeros_like(direction_BD[:1]))
-        logits_BV = self.logits(direction_BD)
+        logits_BV = self.logits(direction_BD, out)
+        of_zero_BV = self.logits(torch.zeros_like(direction_BD[:1]))[:, : logits_BV.shape[1]]
         return logits_BV.sub_(of_zero_BV) if of_zero_BV.any() else logits_BV
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.output.parameters()).device
 
     @property
     def vocab_size(self) -> int:
         """Tokens that have a logit."""
-        return len(next(self.output.parameters()))
+        return len(self.output.weight)
 
 
 def load_head(source: ModelSource, device: torch.device | str = "cpu") -> Head:

@@ -152,14 +152,16 @@ def test_bins_are_the_interpretation_s():
 
 def test_percentiles_and_equal_bins_are_close_to_those_of_the_values():
     values = np.random.default_rng(0).gamma(2.0, 3.0, 20_000).astype(np.float32)
-    count_B = np.bincount(bins(values), minlength=64)
+    count_FB = np.bincount(bins(values), minlength=64)[None]
     most = float(values.max())
-    assert percentiles(count_B, most) == pytest.approx(np.percentile(values, range(1, 100)), rel=0.12)
-    found = equal_bins(count_B, most)
+    assert percentiles(count_FB, np.array([most]))[0] == pytest.approx(np.percentile(values, range(1, 100)), rel=0.12)
+    (found,) = equal_bins(count_FB, np.array([most]))
     assert sum(found) == pytest.approx(len(values), abs=20)
     expected = np.histogram(values, 40, (0, most))[0]
     assert np.abs(np.cumsum(found) - np.cumsum(expected)).max() < 0.02 * len(values)
 
 
-def test_a_feature_that_is_never_active_has_no_distribution():
-    assert percentiles(np.zeros(64, np.int64), 0.0) == equal_bins(np.zeros(64, np.int64), 0.0) == []
+def test_a_feature_that_is_never_active_has_no_distribution(written):
+    found = feature_json(written[0], 3)
+    assert found["quantile_values"] == found["histogram"] == found["log_histogram"]["counts"] == []
+    assert (found["count"], found["act_max"], found["log_histogram"]["first"]) == (0, 0, 0)

@@ -43,8 +43,10 @@ def logits_table(
     features = len(W_dec_FD)
     kept = head.vocab_size if tokens is None else min(tokens, head.vocab_size)
     columns: dict[str, list[np.ndarray]] = {name: [] for name in LOGITS.names[1:]}
-    for direction_BD in W_dec_FD.split(max(1, block // head.vocab_size)):
-        effect_BV = head.effect(direction_BD)[:, :kept].contiguous()
+    blocks = W_dec_FD.split(max(1, block // head.vocab_size))
+    out_BV = W_dec_FD.new_empty(len(blocks[0]), kept)
+    for direction_BD in blocks:
+        effect_BV = head.effect(direction_BD, out_BV[: len(direction_BD)])
         for name, sign in (("high", 1), ("low", -1)):
             value_BK, token_BK = largest(effect_BV, most)
             columns[f"{name}_tokens"].append(token_BK.cpu().numpy())

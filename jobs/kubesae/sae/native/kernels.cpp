@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <vector>
-#ifdef __AVX512BW__
+#ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
@@ -59,13 +59,40 @@ inline int64_t write_above(const int32_t *row, int64_t begin, int32_t floor, int
     return write_positions(_mm512_cmpgt_epi32_mask(_mm512_loadu_si512(row + begin), _mm512_set1_epi32(floor)), begin,
                            out);
 }
+#elif defined(__AVX2__)
+// Write `begin` + i for the bits i of `above`, which are few; return how many.
+inline int64_t write_positions(uint32_t above, int64_t begin, int32_t *out) {
+    int64_t found = 0;
+    for (; above != 0; above &= above - 1) out[found++] = static_cast<int32_t>(begin) + __builtin_ctz(above);
+    return found;
+}
+
+inline __m256i load(const void *from) { return _mm256_loadu_si256(static_cast<const __m256i *>(from)); }
+
+// The positions above `floor` in the 64 bytes of a row that begin at `begin`.
+inline int64_t write_above(const int16_t *row, int64_t begin, int16_t floor, int32_t *out) {
+    const __m256i level = _mm256_set1_epi16(floor);
+    const __m256i low = _mm256_cmpgt_epi16(load(row + begin), level);
+    const __m256i high = _mm256_cmpgt_epi16(load(row + begin + 16), level);
+    // packing goes by halves of a register: 0 2 1 3 brings their quarters into the order of the row
+    const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(low, high), 0b11011000);
+    return write_positions(static_cast<uint32_t>(_mm256_movemask_epi8(bytes)), begin, out);
+}
+
+inline int64_t write_above(const int32_t *row, int64_t begin, int32_t floor, int32_t *out) {
+    const __m256i level = _mm256_set1_epi32(floor);
+    const __m256i low = _mm256_cmpgt_epi32(load(row + begin), level);
+    const __m256i high = _mm256_cmpgt_epi32(load(row + begin + 8), level);
+    const int first = _mm256_movemask_ps(_mm256_castsi256_ps(low));
+    return write_positions(first | _mm256_movemask_ps(_mm256_castsi256_ps(high)) << 8, begin, out);
+}
 #endif
 
 // Write the positions of the entries of a row above `floor`; return how many. `out` has room for all, and 32 more.
 template <class Bits>
 int64_t positions_above(const Bits *row, int64_t count, Bits floor, int32_t *out) {
     int64_t found = 0, i = 0;
-#ifdef __AVX512BW__
+#ifdef __AVX2__
     constexpr int64_t at_once = 64 / sizeof(Bits);
     for (; i + at_once <= count; i += at_once) found += write_above(row, i, floor, out + found);
 #endif
@@ -79,7 +106,7 @@ int64_t positions_above(const Bits *row, int64_t count, Bits floor, int32_t *out
 // The k largest of each row after ReLU, of equal ones the lower features; by feature, those that are 0 last.
 //
 // Rows of a batch have similar k-th values: a floor a little below that of the row before leaves few to choose from. It
-// is a guess that saves work; where it left fewer than k, all positive entries are looked at.
+// is a guess that saves work; where it left fewer than k, it is lowered, to 0 in the end.
 template <class Float>
 void top_k(const typename Float::Bits *z, int64_t rows, int64_t F, int64_t k, int64_t *features, float *values) {
     using Bits = typename Float::Bits;
@@ -88,11 +115,11 @@ void top_k(const typename Float::Bits *z, int64_t rows, int64_t F, int64_t k, in
     int64_t floor = 0, margin = 32;
     for (int64_t row = 0; row < rows; ++row, z += F, features += k, values += k) {
         int64_t count = positions_above(z, F, static_cast<Bits>(floor), found.data());
-        if (count < k && floor > 0) {
+        if (count > 3 * k) margin = std::max<int64_t>(margin * 7 / 8, 4);
+        while (count < k && floor > 0) {
             margin = std::min<int64_t>(2 * margin, 1 << 12);
-            count = positions_above<Bits>(z, F, 0, found.data());
-        } else if (count > 3 * k) {
-            margin = std::max<int64_t>(margin * 7 / 8, 4);
+            floor = std::max<int64_t>(0, floor - margin * Float::step);
+            count = positions_above(z, F, static_cast<Bits>(floor), found.data());
         }
         int64_t kept = 0;
         if (count > k) {

@@ -51,6 +51,7 @@ from kubesae.interpret.answers.coactivation import coactivation_table, sample_ro
 from kubesae.interpret.statistics import Statistics
 from kubesae.interpret.storing import store_codes, tables_of
 from kubesae.ledger import Plan, keys, require_identity
+from kubesae.memory import keep_memory
 from kubesae.model.smollm2 import demo_model
 from kubesae.precision import matmul_dtype
 from kubesae.sae import Normaliser, SaeConfig, Weights, save_sae
@@ -265,6 +266,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         statistics_alone(sys.argv[1])
         return
+    keep_memory()  # as `kubesae interpret` does
     with tempfile.TemporaryDirectory(prefix="kubesae-bench-") as name, torch.no_grad():
         folder = Path(name)
         statistics_rows(folder / "synthetic")

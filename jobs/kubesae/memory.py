@@ -24,8 +24,9 @@ _KEPT = 1 << 30
 def keep_memory() -> None:
     """Let blocks up to 1 GB come from what this process freed before, and take large ones in pages of 2 MB.
 
-    A training step takes and gives back the same large tensors every time. As it stands the C library maps fresh pages
-    for each and unmaps them after, 4 kB at a time: with 16,384 features of width 1,024 that is a quarter of a step.
+    A training step takes and gives back the same large tensors every time, and so does encoding. As it stands the C
+    library maps fresh pages for each and unmaps them after, 4 kB at a time: with 16,384 features of width 1,024 that is
+    a quarter of a step.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's; others have none

@@ -10,6 +10,7 @@ import click
 from kubesae.cli.console import say
 from kubesae.cli.options import check_share, choose_sae, experiment_options, overrides, resolve, share_options
 from kubesae.errors import ConfigError
+from kubesae.memory import keep_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,6 +105,7 @@ def _interpreted(
     data: Store, output: Store, name: str | None, settings: Interpret, index: int, of: int
 ) -> Interpreter | None:
     """Do a worker's share; None, said, where others have not done theirs."""
+    keep_memory()
     from kubesae.interpret import interpret, interpret_share  # noqa: PLC0415
 
     if of == 1:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 # The encoder's output is made and searched in slices of this many numbers: they stay in the cache of a CPU core.
 _SLICE = 1 << 20
-# With fewer rows a slice is slow: its product takes as long for reading the encoder as for multiplying.
+# With fewer rows a slice is slow: its product takes as long for reading the encoder as for multiplying. Of bfloat16;
+# where the encoder has more bytes, it takes more rows.
 _SLICE_ROWS = 512
 # On an accelerator a slice only bounds memory.
 _SLICE_DEVICE = 1 << 29
@@ -34,7 +35,7 @@ class SlicedEncoder:
         features = len(weights.b_enc_F)
         self._W_DF = weights.W_enc_FD.to(dtype).T
         self._b_F = weights.b_enc_F.to(dtype)
-        cached = max(_SLICE_ROWS, _SLICE // features)
+        cached = max(_SLICE_ROWS * dtype.itemsize // torch.bfloat16.itemsize, _SLICE // features)
         self._rows = cached if device.type == "cpu" else max(1, _SLICE_DEVICE // features)
 
     def slices(self, x_centred_BD: Tensor) -> Iterator[Tensor]:

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from kubesae.interpret.contexts import examples_table
+from kubesae.corpus import read_token_range
 from kubesae.interpret.explain.prompts import highlighted
-from kubesae.interpret.kept import Entries, by_hash
-from kubesae.interpret.windows import Windows, alone
+from kubesae.interpret.kept import by_hash
 from kubesae.ledger import Plan
+from kubesae.parallel import READERS, in_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,8 +79,7 @@ def examples_of(found: Interpreter, feature: int, most: int) -> Examples:
     rest = ~np.isin(row_N, [row["row"] for row in shown])
     chosen_E = _by_decile(row_N[rest], value_N[rest], most)
     drawn_E = _drawn(found.stored.info.codes, _TRIES * most, feature)
-    contexts = _contexts(found, np.concatenate([chosen_E, drawn_E]), row_N, value_N)  # which reads the tokens once
-    active, others = contexts[: len(chosen_E)], contexts[len(chosen_E) :]
+    active, others = (_contexts(found, row_E, row_N, value_N) for row_E in (chosen_E, drawn_E))
     inactive = [one for one in others if not one.active]
     order = np.random.Generator(np.random.PCG64([feature, 2]))
     inactive = [inactive[i] for i in order.permutation(len(inactive))[:most]]
@@ -129,13 +128,25 @@ def _by_decile(row_N: npt.NDArray[np.int64], value_N: npt.NDArray[np.float32], m
 def _contexts(
     found: Interpreter, row_E: npt.NDArray[np.int64], row_N: npt.NDArray[np.int64], value_N: npt.NDArray[np.float32]
 ) -> list[Example]:
-    """Return the contexts of rows, with the activations of the feature that is active on rows `row_N`."""
-    width = found.stored.info.source.context_tokens
-    entries = Entries(np.zeros(len(row_E), np.int64), np.arange(len(row_E)), np.zeros(len(row_E), np.float32), row_E)
-    windows = Windows([examples_table(found.data, found.manifest, Plan.of(found.identity), entries, width)])
-    windows.fill(alone(row_N, value_N, found.identity.tokens))
-    (table,) = windows.tables()
-    return [_example(row) for row in table.to_pylist()]
+    """Return the contexts of rows, with the activations of the feature that is active on rows `row_N`, which ascend.
+
+    Each is read by itself: all tokens would be gigabytes a feature.
+    """
+    plan, width = Plan.of(found.identity), found.stored.info.source.context_tokens
+
+    def read(row: int) -> Example:
+        shard, place = plan.locate(row)
+        first = place - place % plan.context
+        begin = max(place - width, first)
+        end = min(place + 1 + width, first + plan.context, plan.quota(shard))
+        ids = read_token_range(found.data, shard, begin, end)
+        row_T = row - place + np.arange(begin, end)
+        first_N, after_N = np.searchsorted(row_N, [row_T[0], row_T[-1] + 1])
+        value_T = np.zeros(end - begin, np.float32)
+        value_T[row_N[first_N:after_N] - row_T[0]] = value_N[first_N:after_N]
+        return Example(tuple(ids.tolist()), tuple(value_T.tolist()))
+
+    return list(in_order(read, row_E.tolist(), READERS))
 
 
 def _example(row: dict[str, Any]) -> Example:

@@ -7,6 +7,7 @@ B records, N values of all of them, B1 where each record's values begin, and whe
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +24,13 @@ if TYPE_CHECKING:
 _DIGITS = 3
 
 
+def rounded(value: float) -> float | None:
+    """Return a number with three significant digits; None for one that JSON does not have."""
+    return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+
+
 def numbers(value_N: npt.NDArray[Any]) -> pa.StringArray:
-    """Return numbers with three significant digits; null for those that JSON does not have."""
+    """Return the JSON of numbers, `rounded`."""
     exact_N = value_N.astype(np.float64)
     sized = np.isfinite(exact_N) & (exact_N != 0)
     exponent_N = np.floor(np.log10(np.abs(exact_N), where=sized, out=np.zeros(len(exact_N))))

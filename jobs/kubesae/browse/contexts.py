@@ -7,7 +7,6 @@ Legend: F features, C cells (a group of rows of a feature), E shown rows, T toke
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -117,13 +116,3 @@ def _rows(table: pa.Table, cell_E: npt.NDArray[np.int64], words: Words) -> pa.St
 
 def _column(table: pa.Table, name: str) -> pa.Array:
     return table[name].combine_chunks()
-
-
-def short(value: float) -> str:
-    """Return a number with three significant digits, as JSON has it."""
-    return f"{value:.3g}"
-
-
-def rounded(value: float) -> float | None:
-    """Return a number with three significant digits; None for one that JSON does not have."""
-    return float(short(value)) if math.isfinite(value) else None

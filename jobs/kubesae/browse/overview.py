@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kubesae.browse.contexts import rounded
+from kubesae.browse.columns import rounded
 from kubesae.errors import MissingError
 from kubesae.experiment import parse_json_object, sha256_hex
 from kubesae.ledger import keys, read_curves, read_identity, read_run

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kubesae.browse.contexts import rounded, short
+from kubesae.browse.columns import rounded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,9 +56,9 @@ def _labels(answered: Answered) -> dict[str, Any]:
     if answered.answers is None:
         return {"label": None, "kind": None, "purity": None}
     labels = answered.answers.labels
-    purity = [rounded(value) for value in labels["purity"].to_numpy().tolist()]
+    purity = _rounded(labels["purity"].to_numpy())
     return {"label": labels["label"].to_pylist(), "kind": labels["kind"].to_pylist(), "purity": purity}
 
 
-def _rounded(values: npt.NDArray[Any]) -> list[float]:
-    return [float(short(value)) for value in values.tolist()]
+def _rounded(values: npt.NDArray[Any]) -> list[float | None]:
+    return [rounded(value) for value in values.tolist()]

@@ -60,7 +60,14 @@ def torch_works() -> Iterator[Check]:
     rate = next((rate for flag, rate in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")) if flag in flags), None)
     if rate is None and in_float32(torch.device("cpu"), torch.bfloat16):
         rate = "products in float32"
-    yield ok(name, f"{found}, bfloat16 works" + (f" (CPU: {rate})" if rate else ""))
+    if rate or torch.cuda.is_available():
+        yield ok(name, f"{found}, bfloat16 works" + (f" (CPU: {rate})" if rate else ""))
+    else:
+        yield warning(
+            name,
+            f"{found}, bfloat16 works, but this CPU has no instructions for it",
+            "On this CPU `model_dtype: float32` is faster.",
+        )
 
 
 def kernels() -> Iterator[Check]:

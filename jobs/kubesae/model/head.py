@@ -50,9 +50,10 @@ class Head:
 
     @torch.no_grad()
     def logits(self, x_BD: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return the logits of residual streams [B, D] after the last layer: of all tokens, [B, V].
+        """Return the logits [B, V] of residual streams [B, D] after the last layer.
 
-        Or write them into `out`, [B, tokens], which fewer tokens may have: fresh memory takes as long as half of it.
+        They are written into `out` where that is given, those of its first tokens if it has fewer columns: on a CPU
+        fresh memory for them takes half as long as the product.
         """
         x_BD = self.norm(x_BD.to(self.output.weight.device, torch.float32))
         if out is None:
@@ -63,7 +64,7 @@ class Head:
 
     @torch.no_grad()
     def effect(self, direction_BD: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return what directions [B, D] raise and lower: logits(d) - logits(0), as `logits`.
+        """Return what directions [B, D] raise and lower: logits(d) - logits(0), [B, V], float32; `out` as of `logits`.
 
         They go through the norm like a residual stream, which gives its gains their say. An RMSNorm divides by the
         length of what it is given, so the length of a direction does not matter (but for the norm's epsilon), and zero

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import platform
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from kubesae.precision import matmul_dtype
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _FEW_ROWS = 4
 """rows below which reading the weights is what takes time: as bfloat16 they are half as many bytes"""
@@ -57,15 +58,16 @@ class _InFloat32(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        place, quick = _QUICK.get(function, (0, function))
-        if quick is not function and not _worth_it(*args[place : place + 2]):
-            quick = function
-        return quick(*args, **(kwargs or {}))
+        options = kwargs or {}
+        quick = _QUICK.get(function)
+        if quick is not None and options.keys() <= quick.options and _worth_it(args[quick.place : quick.place + 2]):
+            return quick.product(*args, **options)
+        return function(*args, **options)
 
 
-def _worth_it(x: Tensor, weight: Tensor) -> bool:
-    slow = x.dtype == weight.dtype == torch.bfloat16 and x.device.type == "cpu"
-    return slow and x.numel() >= _FEW_ROWS * x.shape[-1]
+def _worth_it(factors: Sequence[Tensor]) -> bool:
+    slow = len(factors) == 2 and all(one.dtype == torch.bfloat16 and one.device.type == "cpu" for one in factors)
+    return slow and factors[0].numel() >= _FEW_ROWS * factors[0].shape[-1]
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -90,9 +92,15 @@ def _matmul(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _grouped_mm(
-    x: Tensor, weights: Tensor, offs: Tensor, bias: Tensor | None = None, out_dtype: torch.dtype | None = None
+    x: Tensor,
+    weights: Tensor,
+    offs: Tensor | None = None,
+    bias: Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Return the product of each run of rows of x, [rows, in], with its matrix of weights, [runs, in, out].
+
+    Of other shapes it is torch's.
 
     Args:
         x: rows, those of a run one after the other.
@@ -102,6 +110,8 @@ def _grouped_mm(
         out_dtype: of the product, if not bfloat16.
 
     """
+    if offs is None or weights.ndim != 3:
+        return torch._grouped_mm(x, weights, offs=offs, bias=bias, out_dtype=out_dtype)  # noqa: SLF001
     ends = [0, *offs.tolist()]
     biases = [None] * len(weights) if bias is None else bias
     each = zip(ends, ends[1:], weights, biases, strict=False)  # there is an end more
@@ -109,13 +119,25 @@ def _grouped_mm(
     return torch.cat([*runs, x.new_zeros(len(x) - ends[-1], weights.shape[2])]).to(out_dtype or x.dtype)
 
 
-_QUICK: dict[Any, tuple[int, Callable[..., Tensor]]] = {
-    nn.functional.linear: (0, _linear),
-    torch.addmm: (1, _addmm),
-    torch.matmul: (0, _matmul),
-    Tensor.matmul: (0, _matmul),
-    Tensor.__matmul__: (0, _matmul),
-    torch.bmm: (0, _matmul),
-    torch._grouped_mm: (0, _grouped_mm),  # noqa: SLF001 - what torch's public one calls
+@dataclass(frozen=True, slots=True)
+class _Quick:
+    """What is made in float32: by `product`, where its factors are arguments `place` and the next, given by position.
+
+    `options`: keyword arguments that `product` takes; with any other it is torch's.
+    """
+
+    product: Callable[..., Tensor]
+    place: int = 0
+    options: frozenset[str] = frozenset()
+
+
+_QUICK: dict[Any, _Quick] = {
+    nn.functional.linear: _Quick(_linear, options=frozenset({"bias"})),
+    torch.addmm: _Quick(_addmm, place=1),
+    torch.matmul: _Quick(_matmul),
+    Tensor.matmul: _Quick(_matmul),
+    Tensor.__matmul__: _Quick(_matmul),
+    torch.bmm: _Quick(_matmul),
+    # what torch's public one calls
+    torch._grouped_mm: _Quick(_grouped_mm, options=frozenset({"offs", "bias", "out_dtype"})),  # noqa: SLF001
 }
-"""what is made in float32: where its first factor is among the arguments, and by what"""

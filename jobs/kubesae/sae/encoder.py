@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 # The encoder's output is made and searched in slices of this many numbers: they stay in the cache of a CPU core.
 _SLICE = 1 << 20
-# With fewer rows a slice is slow: its product takes as long for reading the encoder as for multiplying. Of bfloat16;
-# where the encoder has more bytes, it takes more rows.
+# With fewer rows a slice is slow: its product takes as long for reading the encoder as for multiplying. So many of
+# bfloat16; a wider encoder has more bytes to read, and slices as many rows more.
 _SLICE_ROWS = 512
 # On an accelerator a slice only bounds memory.
 _SLICE_DEVICE = 1 << 29

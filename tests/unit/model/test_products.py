@@ -16,6 +16,7 @@ from kubesae.model.streamed import StreamedEngine
 from tiny_models import ARCHITECTURES, save_model
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from typing import Any
 
@@ -122,3 +123,30 @@ def test_few_rows_are_left_to_torch() -> None:
     with _Products() as made:
         assert torch.equal(model(x), expected)
     assert made.dtypes == {torch.bfloat16}
+
+
+@pytest.mark.usefixtures("slow_cpu")
+@pytest.mark.parametrize(
+    "multiply",
+    [
+        lambda x, w: nn.functional.linear(input=x, weight=w),
+        lambda x, w: nn.functional.linear(x, weight=w),
+        lambda x, w: torch.addmm(x, x, w, alpha=2),
+        lambda x, w: torch.matmul(x, w, out=torch.empty_like(x)),
+        lambda x, w: x @ w[0],
+    ],
+)
+def test_products_that_are_called_otherwise_are_torchs(multiply: Callable[..., torch.Tensor]) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.eye(8).bfloat16(), requires_grad=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return multiply(x, self.weight)
+
+    torch.manual_seed(0)
+    model, x = Model(), torch.randn(8, 8).bfloat16()
+    expected = model(x)
+    products.quicken(model, CPU, torch.bfloat16)
+    torch.testing.assert_close(model(x), expected)

@@ -8,8 +8,10 @@ keeping it is associative and free of order, to the bit. The orders:
   uniform sample of the rows on which the feature is active, the same one in every pass. The hash is one to one: no two
   rows are equal, and it need not be stored.
 
-Most entries come after the K of their cell, soon nearly all; the others are put aside, and sorted in only when as many
-as the table holds are there. C = cells, K = kept of each, N = entries, P = entries put aside.
+Most entries come after the K of their cell, soon nearly all. Compiled kernels put the others in their places at once.
+Without them they are put aside, and sorted in only when as many as the table holds are there.
+
+C = cells, K = kept of each, N = entries, P = entries put aside.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from kubesae.sae import native
 
 NO_ROW = np.iinfo(np.int64).max
 _NO_ORDER = np.iinfo(np.uint64).max
@@ -42,13 +46,11 @@ _Aside = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64], npt.NDArray[np.flo
 
 @dataclass
 class Kept:
-    """The K first entries of each of C cells: 20 bytes for each of C x K, and 28 for as many, or `_FEW`, put aside."""
+    """The K first entries of each of C cells, sorted: 20 bytes for each of C x K, and what is put aside."""
 
     value_CK: npt.NDArray[np.float32]
     row_CK: npt.NDArray[np.int64]
     order_CK: npt.NDArray[np.uint64]
-    last_C: npt.NDArray[np.uint64]
-    """order of the last one of each cell: what comes after it is not kept"""
     aside: list[_Aside] = field(default_factory=list)
     waiting: int = 0
     """entries put aside"""
@@ -57,13 +59,12 @@ class Kept:
     def zero(cls, cells: int, most: int) -> Kept:
         """Nothing is kept yet; of each cell the first `most` will be."""
         shape = (cells, most)
-        orders = np.full(shape, _NO_ORDER)
-        return cls(np.zeros(shape, np.float32), np.full(shape, NO_ROW), orders, orders[:, -1].copy())
+        return cls(np.zeros(shape, np.float32), np.full(shape, NO_ROW), np.full(shape, _NO_ORDER))
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory that it takes now."""
-        table = self.value_CK.nbytes + self.row_CK.nbytes + self.order_CK.nbytes + self.last_C.nbytes
+        table = self.value_CK.nbytes + self.row_CK.nbytes + self.order_CK.nbytes
         return table + sum(array.nbytes for part in self.aside for array in part)
 
     def add(
@@ -74,7 +75,10 @@ class Kept:
         row_N: npt.NDArray[np.int64],
     ) -> None:
         """Show it entries; no pair of cell and row comes twice."""
-        near = np.flatnonzero(order_N <= self.last_C[cell_N])
+        if native.compiled() is not None:
+            native.keep_first((self.value_CK, self.row_CK, self.order_CK), (cell_N, order_N, value_N, row_N))
+            return
+        near = np.flatnonzero(order_N <= self.order_CK[cell_N, -1])
         if len(near):
             self.aside.append((cell_N[near], order_N[near], value_N[near], row_N[near]))
             self.waiting += len(near)
@@ -119,7 +123,6 @@ class Kept:
         sizes = new_C[touched] + most
         kept = by_cell[(np.cumsum(sizes) - sizes)[:, None] + np.arange(most)]
         self.value_CK[touched], self.row_CK[touched], self.order_CK[touched] = value[kept], row[kept], order[kept]
-        self.last_C[touched] = self.order_CK[touched, -1]
 
 
 def by_value(value_N: npt.NDArray[np.float32]) -> npt.NDArray[np.uint64]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - the customary name
 from safetensors import safe_open
 from torch import nn
 
@@ -49,30 +50,24 @@ class Head:
     output: nn.Linear
 
     @torch.no_grad()
-    def logits(self, x_BD: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return the logits [B, V] of residual streams [B, D] after the last layer.
-
-        They are written into `out` where that is given, those of its first tokens if it has fewer columns: on a CPU
-        fresh memory for them takes half as long as the product.
-        """
-        x_BD = self.norm(x_BD.to(self.output.weight.device, torch.float32))
-        if out is None:
-            out = x_BD.new_empty(len(x_BD), self.vocab_size)
-        torch.mm(x_BD, self.output.weight[: out.shape[1]].T, out=out)
+    def logits(self, x_BD: Tensor, tokens: slice = slice(None)) -> Tensor:
+        """Return the logits of `tokens` [B, V], float32, of residual streams [B, D] after the last layer."""
+        weight_VD = self.output.weight[tokens]
         bias_V: Tensor | None = self.output.bias
-        return out if bias_V is None else out.add_(bias_V[: out.shape[1]])
+        x_BD = self.norm(x_BD.to(weight_VD.device, torch.float32))
+        return F.linear(x_BD, weight_VD, None if bias_V is None else bias_V[tokens])
 
     @torch.no_grad()
-    def effect(self, direction_BD: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return what directions [B, D] raise and lower: logits(d) - logits(0), [B, V], float32; `out` as of `logits`.
+    def effect(self, direction_BD: Tensor, tokens: slice = slice(None)) -> Tensor:
+        """Return what directions [B, D] raise and lower: logits(d) - logits(0) of `tokens`, [B, V], float32.
 
         They go through the norm like a residual stream, which gives its gains their say. An RMSNorm divides by the
         length of what it is given, so the length of a direction does not matter (but for the norm's epsilon), and zero
         stays zero. A LayerNorm takes the mean off as well, and adds its bias. That bias, and the head's, say what the
         model predicts when it knows nothing, not what the feature adds: they are the logits of zero, and are taken off.
         """
-        logits_BV = self.logits(direction_BD, out)
-        of_zero_BV = self.logits(torch.zeros_like(direction_BD[:1]))[:, : logits_BV.shape[1]]
+        logits_BV = self.logits(direction_BD, tokens)
+        of_zero_BV = self.logits(torch.zeros_like(direction_BD[:1]), tokens)
         return logits_BV.sub_(of_zero_BV) if of_zero_BV.any() else logits_BV
 
     @property

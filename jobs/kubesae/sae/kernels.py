@@ -58,8 +58,9 @@ class Code:
         return Code(ends[self.offsets_B1], self.features_N[kept_N], self.values_N[kept_N])
 
     def positive(self) -> Code:
-        """Return the code without its entries that are 0."""
-        return self.where(self.values_N > 0)
+        """Return the code without its entries that are 0, which may be none."""
+        kept_N = self.values_N > 0
+        return self if bool(kept_N.all()) else self.where(kept_N)
 
     def at_least(self, cutoff: float) -> Code:
         """Return the code without its entries below `cutoff`."""

@@ -47,9 +47,16 @@ def randn(*shape: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@given(st.lists(st.lists(VALUES, min_size=70, max_size=70), min_size=1, max_size=6), st.integers(1, 9))
-def test_the_k_largest_are_those_of_torch_ties_and_all(dtype: torch.dtype, rows: list[list[float]], k: int) -> None:
-    z_BF = torch.tensor(rows, dtype=dtype)
+@given(
+    st.lists(st.lists(VALUES, min_size=70, max_size=70), min_size=1, max_size=6),
+    st.integers(1, 9),
+    st.sampled_from([1, 9]),
+)
+def test_the_k_largest_are_those_of_torch_ties_and_all(
+    dtype: torch.dtype, rows: list[list[float]], k: int, times: int
+) -> None:
+    """Of short rows all that are positive are looked at, of long ones those above a floor."""
+    z_BF = torch.tensor(rows, dtype=dtype).repeat(1, times)
     values_BK, features_BK = top_k(z_BF, k)
     features_BK, order_BK = features_BK.long().sort(1)
     mine_BK, mine_values_BK = native.largest(z_BF, k)
@@ -58,15 +65,17 @@ def test_the_k_largest_are_those_of_torch_ties_and_all(dtype: torch.dtype, rows:
     assert torch.equal(mine_values_BK.gather(1, mine_order_BK), values_BK.float().gather(1, order_BK))
 
 
+@pytest.mark.parametrize("k", [1, 17, 130, 3000])
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_the_k_largest_of_rows_that_are_not_alike(dtype: torch.dtype, threads: int) -> None:
-    """The floor that one row gives the next is far too high, then far too low."""
+def test_the_k_largest_of_rows_that_are_not_alike(dtype: torch.dtype, k: int, threads: int) -> None:
+    """Large ones, small ones, zeros, and rows of which fewer than k are positive."""
     del threads
     scale_B1 = torch.tensor([1.0, 1e-3, 1e3, 1e-3, 1.0, 0.0, 1.0] * 20)[:, None]
     z_BF = (randn(140, 3000) * scale_B1).to(dtype)
-    code = top_k_code(z_BF, 17)
-    expected_BK = torch.topk(z_BF.float().relu(), 17, dim=1).values
-    assert torch.equal(code.values_N.view(140, 17).sort(1, descending=True).values, expected_BK)
+    z_BF[3::7, 10:] = -1
+    code = top_k_code(z_BF, k)
+    expected_BK = torch.topk(z_BF.float().relu(), k, dim=1).values
+    assert torch.equal(code.values_N.view(140, k).sort(1, descending=True).values, expected_BK)
     taken_N = z_BF.float().relu()[code.rows_N, code.features_N]
     assert torch.equal(taken_N, code.values_N)
 
@@ -141,7 +150,7 @@ def test_the_library_for_cpus_with_avx2_alone_computes_the_same(
     library = ctypes.CDLL(str(build.compile_for("x86-64-v3", tmp_path)))
     monkeypatch.setattr(native, "compiled", lambda: library)
     for dtype in FLOATS:
-        test_the_k_largest_of_rows_that_are_not_alike(dtype, 1)
+        test_the_k_largest_of_rows_that_are_not_alike(dtype, 17, 1)
         test_entries_above_a_floor(dtype, 0.3, 1)
     test_products_are_those_in_float64(1)
     test_the_number_of_threads_changes_no_bit()

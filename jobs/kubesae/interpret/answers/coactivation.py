@@ -100,12 +100,16 @@ def sample_rows(files: Iterable[Codes], rows: int, entries: int, features: int, 
 
 def _both_ways(row_N: npt.NDArray[np.int32], feature_N: npt.NDArray[np.int32], rows: int, features: int) -> Sample:
     """Order entries by row, and by feature; within a file they are by feature and row, and files are by row."""
-    return Sample(
-        np.concatenate([[0], np.cumsum(np.bincount(row_N, minlength=rows))]),
-        feature_N[stable_order(row_N)],
-        np.concatenate([[0], np.cumsum(np.bincount(feature_N, minlength=features))]),
-        row_N[stable_order(feature_N)],
-    )
+    group = _group if native.compiled() is None else native.group
+    return Sample(*group(row_N, feature_N, rows), *group(feature_N, row_N, features))
+
+
+def _group(
+    key_N: npt.NDArray[np.int32], value_N: npt.NDArray[np.int32], groups: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Return what `native.group` does."""
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(key_N, minlength=groups))])
+    return offsets, value_N[stable_order(key_N)]
 
 
 def coactivation_table(sample: Sample, most: int = MOST, tile: int = _TILE) -> pa.Table:

@@ -3,7 +3,7 @@
 The layers between the SAE's and the last one are left out: what they make of the direction is not seen. Features of
 late layers are described well by this, those of early ones hardly.
 
-F = features, D = d_model, V = vocabulary, B = features of a block, K = tokens kept of each.
+F = features, D = d_model, B = features of a block, T = tokens of a tile, K = tokens kept of each, N = of all tiles.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from kubesae.features.answers import LOGITS
 from kubesae.interpret.answers.largest import largest
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 MOST = 10
 _BLOCK = 1 << 24
 """logits in memory at a time"""
+_TOKENS = 1 << 12
+"""of a tile: a wide product of few features takes a third longer than many narrow ones of many"""
 
 
 def logits_table(
@@ -42,19 +45,30 @@ def logits_table(
     """
     features = len(W_dec_FD)
     kept = head.vocab_size if tokens is None else min(tokens, head.vocab_size)
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in LOGITS.names[1:]}
-    blocks = W_dec_FD.split(max(1, block // head.vocab_size))
-    out_BV = W_dec_FD.new_empty(len(blocks[0]), kept)
-    for direction_BD in blocks:
-        effect_BV = head.effect(direction_BD, out_BV[: len(direction_BD)])
-        for name, sign in (("high", 1), ("low", -1)):
-            value_BK, token_BK = largest(effect_BV, most)
-            columns[f"{name}_tokens"].append(token_BK.cpu().numpy())
-            columns[f"{name}_values"].append(sign * value_BK.cpu().numpy())
-            effect_BV.neg_()
+    tile = min(kept, _TOKENS, block)
+    tiles = [slice(first, min(first + tile, kept)) for first in range(0, kept, tile)]
+    blocks = -(-features // max(1, block // tile))
+    found = [_ends(head, direction_BD, tiles, most) for direction_BD in W_dec_FD.chunk(blocks)]
     width = np.full(features, min(most, kept))
     made = {
-        name: lists(np.concatenate(parts).ravel(), width, LOGITS.field(name).type.value_type)
-        for name, parts in columns.items()
+        name: lists(torch.cat(parts).cpu().numpy().ravel(), width, LOGITS.field(name).type.value_type)
+        for name, parts in zip(LOGITS.names[1:], zip(*found, strict=True), strict=True)
     }
     return pa.table({"feature": np.arange(features, dtype=np.int32), **made}).cast(LOGITS)
+
+
+def _ends(head: Head, direction_BD: Tensor, tiles: list[slice], most: int) -> list[Tensor]:
+    """Return tokens and effects of the largest, then of the smallest, all [B, K]; `tiles` are in the order of ids."""
+    found: dict[int, list[tuple[Tensor, Tensor]]] = {1: [], -1: []}
+    for tile in tiles:
+        effect_BT = head.effect(direction_BD, tile)
+        for parts in found.values():
+            value_BK, token_BK = largest(effect_BT, most)
+            parts.append((value_BK, token_BK + tile.start))
+            effect_BT.neg_()
+    ends = []
+    for sign, parts in found.items():
+        value_BN, token_BN = (torch.cat(one, 1) for one in zip(*parts, strict=True))
+        value_BN, order_BN = value_BN.sort(dim=1, descending=True, stable=True)
+        ends += [token_BN.gather(1, order_BN)[:, :most], sign * value_BN[:, :most]]
+    return ends

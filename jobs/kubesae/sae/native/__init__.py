@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from kubesae.sae.native.build import compiled, reason
@@ -22,7 +23,10 @@ from kubesae.sae.native.build import compiled, reason
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy.typing as npt
     from torch import Tensor
+
+    Array = npt.NDArray[Any]
 
 __all__ = [
     "adam_step",
@@ -30,6 +34,8 @@ __all__ = [
     "compiled",
     "dots",
     "entries_above",
+    "group",
+    "keep_first",
     "largest",
     "reason",
     "row_statistics",
@@ -51,13 +57,15 @@ def usable(*tensors: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32,))
 
 
 def _call(name: str, *arguments: Any) -> None:
-    """Call a function of the library: tensors by address, ints as int64, floats as float, None as a null pointer."""
+    """Call a function of the library: arrays by address, ints as int64, floats as float, None as a null pointer."""
     compiled()[f"kubesae_{name}"](*map(_as_c, arguments))  # type: ignore[index]  # callers ask `usable` first
 
 
 def _as_c(argument: Any) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_float:
     if isinstance(argument, torch.Tensor):
         return ctypes.c_void_p(argument.data_ptr())
+    if isinstance(argument, np.ndarray):
+        return ctypes.c_void_p(argument.ctypes.data)
     if argument is None:
         return ctypes.c_void_p(None)
     return ctypes.c_int64(argument) if isinstance(argument, int) else ctypes.c_float(argument)
@@ -157,6 +165,16 @@ def row_statistics(g_FD: Tensor, W_FD: Tensor) -> tuple[Tensor, Tensor]:
     return square_F, along_F
 
 
+def group(key_N: Array, value_N: Array, groups: int) -> tuple[Array, Array]:
+    """Return int64 offsets [groups + 1] and int32 values [N] of each key, in the order in which they come.
+
+    Arrays of numpy, both int32; keys from 0 to `groups` - 1.
+    """
+    offsets, out_N = np.empty(groups + 1, np.int64), np.empty(len(key_N), np.int32)
+    _call("group", *map(np.ascontiguousarray, (key_N, value_N)), len(key_N), groups, offsets, out_N)
+    return offsets, out_N
+
+
 def together(
     row_offsets_R1: Tensor, features_N: Tensor, feature_offsets_F1: Tensor, rows_N: Tensor, first: int, count: int
 ) -> Tensor:
@@ -169,6 +187,15 @@ def together(
     code = row_offsets_R1, features_N, feature_offsets_F1, rows_N
     _in_ranges(count, lambda a, b: _call("together", *code, first + a, b - a, F, out_TF[a:]))
     return out_TF
+
+
+def keep_first(table: tuple[Array, Array, Array], entries: tuple[Array, Array, Array, Array]) -> None:
+    """Show it entries: it keeps those that come first in their cell. Arrays of numpy; the table is changed in place.
+
+    `table`: float32 values, int64 rows, uint64 orders, all [C, K], in each cell sorted by order, then row.
+    `entries`: int64 cell, uint64 order, float32 value, int64 row, all [N].
+    """
+    _call("keep_first", *map(np.ascontiguousarray, entries), len(entries[0]), table[0].shape[1], *table)
 
 
 def adam_step(

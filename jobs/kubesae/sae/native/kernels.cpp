@@ -8,12 +8,19 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <vector>
 #ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
 namespace {
+
+#ifdef __AVX512BW__
+constexpr int64_t vector_bytes = 64;
+#else
+constexpr int64_t vector_bytes = 32;
+#endif
 
 // Bits of non-negative floats order like integers; negative ones are negative. A bfloat16 is the upper half of a float.
 struct Bf16 {
@@ -24,7 +31,6 @@ struct Bf16 {
         std::memcpy(&out, &wide, sizeof out);
         return out;
     }
-    static constexpr int step = 1;
 };
 
 struct F32 {
@@ -34,7 +40,6 @@ struct F32 {
         std::memcpy(&out, &bits, sizeof out);
         return out;
     }
-    static constexpr int step = 1 << 16;
 };
 
 #ifdef __AVX512BW__
@@ -103,24 +108,41 @@ int64_t positions_above(const Bits *row, int64_t count, Bits floor, int32_t *out
     return found;
 }
 
-// The k largest of each row after ReLU, of equal ones the lower features; by feature, those that are 0 last.
+// A floor above which at least k entries of a row are, if as many are positive: a little below the k-th largest of the
+// maxima of 2k groups or more. About 1.4 k are above it. 0 where groups would be small, or k of them have no positive one.
 //
-// Rows of a batch have similar k-th values: a floor a little below that of the row before leaves few to choose from. It
-// is a guess that saves work; where it left fewer than k, it is lowered, to 0 in the end.
+// A group is a lane of vectors: entries that lie `lanes` apart, in a segment of the row.
+template <class Bits>
+int64_t floor_of(const Bits *row, int64_t F, int64_t k, std::vector<Bits> &maxima) {
+    typedef Bits Vector __attribute__((vector_size(vector_bytes), aligned(sizeof(Bits)), may_alias));
+    constexpr int64_t wide = 256 / vector_bytes, lanes = 256 / sizeof(Bits);
+    const int64_t segments = (2 * k + lanes - 1) / lanes, times = F / (segments * lanes);
+    if (times < 4) return 0;
+    maxima.resize(segments * lanes);
+    const Vector *from = reinterpret_cast<const Vector *>(row);
+    Vector *to = reinterpret_cast<Vector *>(maxima.data());
+    for (int64_t segment = 0; segment < segments; ++segment, to += wide) {
+        Vector most[wide];
+        for (int64_t j = 0; j < wide; ++j) most[j] = *from++;
+        for (int64_t i = 1; i < times; ++i, from += wide) {
+            for (int64_t j = 0; j < wide; ++j) most[j] = most[j] > from[j] ? most[j] : from[j];
+        }
+        for (int64_t j = 0; j < wide; ++j) to[j] = most[j];
+    }
+    std::nth_element(maxima.begin(), maxima.begin() + (k - 1), maxima.end(), std::greater<Bits>());
+    return std::max<int64_t>(0, static_cast<int64_t>(maxima[k - 1]) - 1);
+}
+
+// The k largest of each row after ReLU, of equal ones the lower features; by feature, those that are 0 last.
 template <class Float>
 void top_k(const typename Float::Bits *z, int64_t rows, int64_t F, int64_t k, int64_t *features, float *values) {
     using Bits = typename Float::Bits;
+    std::vector<Bits> maxima;
     std::vector<int32_t> found(F + 32);
     std::vector<int64_t> keys(F), sorted(F);
-    int64_t floor = 0, margin = 32;
     for (int64_t row = 0; row < rows; ++row, z += F, features += k, values += k) {
-        int64_t count = positions_above(z, F, static_cast<Bits>(floor), found.data());
-        if (count > 3 * k) margin = std::max<int64_t>(margin * 7 / 8, 4);
-        while (count < k && floor > 0) {
-            margin = std::min<int64_t>(2 * margin, 1 << 12);
-            floor = std::max<int64_t>(0, floor - margin * Float::step);
-            count = positions_above(z, F, static_cast<Bits>(floor), found.data());
-        }
+        const Bits floor = static_cast<Bits>(floor_of(z, F, k, maxima));
+        const int64_t count = positions_above(z, F, floor, found.data());
         int64_t kept = 0;
         if (count > k) {
             // value and, counted downwards, number of an entry as one integer
@@ -136,7 +158,6 @@ void top_k(const typename Float::Bits *z, int64_t rows, int64_t F, int64_t k, in
                     values[kept++] = Float::value(z[found[i]]);
                 }
             }
-            floor = std::max<int64_t>(0, (least >> 31) - margin * Float::step);
         } else {
             for (; kept < count; ++kept) {
                 features[kept] = found[kept];
@@ -148,7 +169,6 @@ void top_k(const typename Float::Bits *z, int64_t rows, int64_t F, int64_t k, in
                     values[kept++] = 0.0f;
                 }
             }
-            floor = 0;
         }
     }
 }
@@ -293,6 +313,15 @@ void kubesae_adam(float *__restrict W, const float *__restrict g, float *__restr
     }
 }
 
+// The values of each of `groups` keys, in the order in which they come: offsets [groups + 1], out [N].
+void kubesae_group(const int32_t *key, const int32_t *value, int64_t N, int64_t groups, int64_t *offsets, int32_t *out) {
+    std::fill(offsets, offsets + groups + 1, 0);
+    for (int64_t n = 0; n < N; ++n) ++offsets[key[n] + 1];
+    for (int64_t g = 0; g < groups; ++g) offsets[g + 1] += offsets[g];
+    std::vector<int64_t> next(offsets, offsets + groups);
+    for (int64_t n = 0; n < N; ++n) out[next[key[n]]++] = value[n];
+}
+
 // counts[i * F + g] = rows on which both feature `first` + i and g are active, of rows and features in compressed form
 // both ways: the rows of each feature, and the features of each row.
 void kubesae_together(const int64_t *row_offsets, const int32_t *features, const int64_t *feature_offsets,
@@ -306,6 +335,27 @@ void kubesae_together(const int64_t *row_offsets, const int32_t *features, const
             const int64_t stop = row_offsets[rows[j] + 1];
             for (int64_t i = row_offsets[rows[j]]; i < stop; ++i) ++counts[features[i]];
         }
+    }
+}
+
+// Show entries to tables of what comes first in each of many cells, by order and then by row: K a cell, sorted.
+void kubesae_keep_first(const int64_t *cell, const uint64_t *order, const float *value, const int64_t *row, int64_t N,
+                        int64_t K, float *values, int64_t *rows, uint64_t *orders) {
+    for (int64_t n = 0; n < N; ++n) {
+        const auto before = [&](int64_t other) {
+            return order[n] != orders[other] ? order[n] < orders[other] : row[n] < rows[other];
+        };
+        const int64_t first = cell[n] * K;
+        int64_t at = first + K - 1;
+        if (!before(at)) continue;
+        for (; at > first && before(at - 1); --at) {
+            values[at] = values[at - 1];
+            rows[at] = rows[at - 1];
+            orders[at] = orders[at - 1];
+        }
+        values[at] = value[n];
+        rows[at] = row[n];
+        orders[at] = order[n];
     }
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import astuple
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -123,3 +124,7 @@ def test_numpy_gives_the_bits_of_the_compiled_kernel(
         assert np.array_equal(counted(first, count).numpy(), together(sample, first, count))
     monkeypatch.setattr(native, "compiled", lambda: None)
     assert coactivation_table(sample).equals(table)
+    again, _ = table_of(files(active_RF, kept_R, (0, 200, ROWS)))
+    for mine, other in zip(astuple(sample), astuple(again), strict=True):
+        assert mine.dtype == other.dtype
+        assert np.array_equal(mine, other)

@@ -19,7 +19,7 @@ from kubesae.parallel import in_order
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_LEVEL = 6  # the last one makes 2% less of it, in twice the time
+_LEVEL = 5  # the next one makes 2% less of it, in a third more time
 _LENGTH_BYTES = 4
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _GZIP = 31  # zlib's word for a gzip frame; it holds no time and no name

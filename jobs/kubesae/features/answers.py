@@ -21,7 +21,7 @@ from pydantic import Field
 
 from kubesae.errors import MissingError
 from kubesae.experiment import Section, canonical_json, parse_json_object, sha256_hex, validate
-from kubesae.features.tables import put_tables, read_tables, table_bytes
+from kubesae.features.tables import put_tables, read_tables, tables_bytes
 from kubesae.ledger import keys
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def write_answers(
 ) -> Answers:
     """Write tables, by the names of SCHEMAS, about the `interpret.json` whose bytes are given, and return them."""
     tables = {name: tables[name].cast(schema) for name, schema in SCHEMAS.items()}
-    files = {name: table_bytes(table) for name, table in tables.items()}
+    files = tables_bytes(tables)
     info = AnswersInfo(
         interpretation_sha256=sha256_hex(interpretation),
         head=head,

@@ -19,7 +19,7 @@ from pydantic import Field
 from kubesae.errors import MissingError
 from kubesae.experiment import Section, canonical_json, parse_json_object, sha256_hex, validate
 from kubesae.features.codes import CodeCache, CodesFile
-from kubesae.features.tables import put_tables, read_tables, table_bytes
+from kubesae.features.tables import put_tables, read_tables, tables_bytes
 from kubesae.ledger import keys
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def write_stored(
         codes: files of the cache, which are there already.
 
     """
-    files = {name: table_bytes(tables[name]) for name in _TABLES}
+    files = tables_bytes({name: tables[name] for name in _TABLES})
     info = Interpretation(
         source=source,
         features=len(tables["statistics"]),

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from kubesae.errors import MissingError
 from kubesae.experiment import sha256_hex
 from kubesae.ledger import keys
+from kubesae.parallel import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # Examples lie by feature; a group of this many rows is about a thousand features.
 _ROW_GROUP = 20_000
+_WRITERS = 2
 
 
 def table_bytes(table: pa.Table) -> bytes:
@@ -27,6 +29,11 @@ def table_bytes(table: pa.Table) -> bytes:
     out = io.BytesIO()
     pq.write_table(table, out, row_group_size=_ROW_GROUP, compression="zstd")
     return out.getvalue()
+
+
+def tables_bytes(tables: Mapping[str, pa.Table]) -> dict[str, bytes]:
+    """Return tables as Parquet files, by the same names."""
+    return dict(zip(tables, in_order(table_bytes, tables.values(), _WRITERS), strict=True))
 
 
 def read_tables(output: Store, sae: str, sha256: Mapping[str, str]) -> dict[str, pa.Table] | None:

@@ -6,8 +6,8 @@
 
 Merging is associative and does not depend on order, to the bit, so any number of workers give what one gives. What is
 kept of a feature: 48 bytes of sums, 512 of the histogram, and 20 for each of `top_k` largest activations, `samples`
-random rows, and 4 rows of each of 16 strata, with 28 more for as many that are put aside (`kept`): with 20 and 20, at
-most 5.6 kB.
+random rows, and 4 rows of each of 16 strata: with 20 and 20, 2.6 kB; where nothing is compiled (`kept`), 28 bytes more
+for each of as many rows, 5.6 kB.
 
 A row's stratum is the bin of its activation, counted modulo 16. So activations in the same half octave share one, and
 so do those that are 2^8 apart. From 16 small samples every decile of a feature has rows to show, which are known only

@@ -62,10 +62,9 @@ def _ends(head: Head, direction_BD: Tensor, tiles: list[slice], most: int) -> li
     found: dict[int, list[tuple[Tensor, Tensor]]] = {1: [], -1: []}
     for tile in tiles:
         effect_BT = head.effect(direction_BD, tile)
-        for parts in found.values():
-            value_BK, token_BK = largest(effect_BT, most)
+        for sign, parts in found.items():
+            value_BK, token_BK = largest(effect_BT if sign > 0 else effect_BT.neg_(), most)
             parts.append((value_BK, token_BK + tile.start))
-            effect_BT.neg_()
     ends = []
     for sign, parts in found.items():
         value_BN, token_BN = (torch.cat(one, 1) for one in zip(*parts, strict=True))

@@ -1,5 +1,6 @@
-// What a training step does besides its one dense product, for CPUs. `kernels.py` of the folder above has the same in
-// torch, which is the reference; `__init__.py` beside this file compiles, loads and calls it.
+// What training and interpretation do besides their dense products, for CPUs. Who calls it has the same in torch or
+// numpy, which is the reference (`kernels.py` of the folder above, most of it); `__init__.py` beside this file compiles,
+// loads and calls it.
 //
 // Functions work on a range of rows (or features), so that threads share a call by ranges; no result depends on how they
 // are cut. Matrices are row-major and contiguous. Names: B rows, D = d_model, F = features, N = entries of a code.

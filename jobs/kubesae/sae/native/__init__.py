@@ -1,8 +1,8 @@
 """The C++ of `kernels.cpp`, called on tensors of the CPU in float32 (and bfloat16 where it is named).
 
 `kernels.py`, `train/adam.py` and `interpret` call these where `usable` or `compiled` says so, and torch or numpy
-everywhere else: on accelerators, in float64, without a compiler. Both give the same up to the order of sums; equal inputs on equal machines give equal bits,
-whatever the number of threads.
+everywhere else: on accelerators, in float64, without a compiler. Both give the same up to the order of sums; equal
+inputs on equal machines give equal bits, whatever the number of threads.
 
 Arguments are checked by callers: contiguous, on the CPU, of the dtypes that are said.
 """

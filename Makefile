@@ -7,6 +7,8 @@ SHELL := bash
 
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
+# files of tests at a time
+WORKERS := 2
 QUICK := not slow and not gpu
 ONE_MACHINE := tests/unit tests/property tests/interop tests/e2e tests/fault
 UV_COMPILE = "$$(tools/setup uv)" pip compile $(UPGRADE) --quiet --universal --python-version 3.11 --generate-hashes \
@@ -53,7 +55,7 @@ charts: setup ## make what is generated of the charts: values.schema.json, READM
 docs: lint ## check the documents (part of lint)
 
 test: lint type tools ## everything a change can break, a whole experiment on a real Kubernetes included
-	@$(PYTEST) -m '$(QUICK)' $(ONE_MACHINE)
+	@$(PYTEST) -n $(WORKERS) -m '$(QUICK)' $(ONE_MACHINE)
 	@$(PYTEST) -m 'cluster and not slow' tests/cluster
 
 test-full: lint type tools ## the same, and what takes long
@@ -61,10 +63,10 @@ test-full: lint type tools ## the same, and what takes long
 	@$(PYTEST) -m cluster tests/cluster
 
 test-unit: setup tools ## unit and property tests
-	@$(PYTEST) -m '$(QUICK)' tests/unit tests/property
+	@$(PYTEST) -n $(WORKERS) -m '$(QUICK)' tests/unit tests/property
 
 test-interop: setup tools ## what other people's programs read of ours
-	@$(PYTEST) -m '$(QUICK)' tests/interop
+	@$(PYTEST) -n $(WORKERS) -m '$(QUICK)' tests/interop
 
 test-fault: setup tools ## kill, cut off, fill up: all of it
 	@$(PYTEST) -m fault tests/fault

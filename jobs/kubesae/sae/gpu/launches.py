@@ -54,11 +54,11 @@ def _block(size: int, most: int) -> int:
 def largest(z_BF: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return features int64 [B, k] and values float32 [B, k] of the k largest of each row after ReLU, by feature.
 
-    Of equal values the lower features. `z_BF`: bfloat16 or float32; k: at most F.
+    Of equal values the lower features. `z_BF`: bfloat16 or float32; k: from 1 to F.
     """
     rows, features = z_BF.shape
-    if k > features:
-        raise ValueError(f"k is {k}, more than the {features} features")
+    if not 1 <= k <= features:
+        raise ValueError(f"k is {k}: it has to be from 1 to {features}, the number of features")
     features_BK = torch.empty(rows, k, dtype=torch.int64, device=z_BF.device)
     values_BK = torch.empty(rows, k, device=z_BF.device)
     sizes = {"BITS": _BITS[z_BF.dtype], "BLOCK": _block(features, _SEARCHED)}

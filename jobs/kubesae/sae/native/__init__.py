@@ -97,11 +97,11 @@ def largest(z_BF: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return features int64 [B, k] and values float32 [B, k] of the k largest of each row after ReLU, by feature.
 
     Of equal values the lower features; where fewer are positive, features of value 0 follow. `z_BF`: bfloat16 or
-    float32; k: at most F.
+    float32; k: from 1 to F.
     """
     rows, F = z_BF.shape
-    if k > F:
-        raise ValueError(f"k is {k}, more than the {F} features")
+    if not 1 <= k <= F:
+        raise ValueError(f"k is {k}: it has to be from 1 to {F}, the number of features")
     features_BK = torch.empty(rows, k, dtype=torch.int64)
     values_BK = torch.empty(rows, k)
     name = f"top_k_{_SUFFIX[z_BF.dtype]}"

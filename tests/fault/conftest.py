@@ -130,8 +130,17 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the session if anything was lost, doubled or unequal, whatever its test made of it."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:  # one of several processes
+        output["faults"] = {"kinds": dict(FAULTS.kinds), "found": FAULTS.found}
     if FAULTS.any_found:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what one of several processes has counted; one that died has told nothing, and failed a test."""
+    counted = getattr(node, "workeroutput", {}).get("faults")
+    if counted:
+        FAULTS.add(**counted)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -56,6 +56,12 @@ class Faults:
         """Note what has other bytes than it had without a fault."""
         self.found["unequal"] += what
 
+    def add(self, kinds: Mapping[str, int], found: Mapping[str, list[str]]) -> None:
+        """Add the faults of another process, and what came of them; its tests are counted here already."""
+        self.kinds.update(kinds)
+        for name, what in found.items():
+            self.found[name] += what
+
     @property
     def any_found(self) -> bool:
         """Whether anything was lost, doubled or unequal."""

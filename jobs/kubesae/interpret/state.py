@@ -6,17 +6,19 @@ Statistics, and which file of the sparse-code cache holds the unit's codes.
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kubesae.errors import DamagedError
 from kubesae.experiment import canonical_json, parse_json_object, validate
 from kubesae.features import CodesFile
-from kubesae.interpret.kept import by_hash, by_value
+from kubesae.interpret.kept import Kept, by_hash, by_value
 from kubesae.interpret.statistics import Statistics
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
 _KEPT = ("top", "sample", "strata")
@@ -55,9 +57,24 @@ def from_bytes(data: bytes, features: int, top_k: int, samples: int, where: str)
                     raise ValueError(f"{name} {list(found.shape)}")
                 np.copyto(into, found, casting="no")
             for name in _KEPT:
-                cell_N, value_N, row_N = (file[f"{name}_{column}"] for column in ("cell", "value", "row"))
+                kept: Kept = getattr(statistics, name)
+                cell_N, value_N, row_N = _entries(file, name, len(kept.row_CK))
                 order_N = by_value(value_N) if name == "top" else by_hash(row_N)
-                getattr(statistics, name).add(cell_N.astype(np.int64), order_N, value_N, row_N)
+                kept.add(cell_N.astype(np.int64), order_N, value_N, row_N)
     except Exception as error:  # for damaged bytes numpy and zipfile raise a dozen kinds, none a fault of ours
         raise DamagedError(f"{where} does not hold statistics: {error!r}. Delete it and interpret again.") from error
     return statistics, codes
+
+
+def _entries(
+    file: Mapping[str, npt.NDArray[Any]], name: str, cells: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Return cell, value and row of entries; ValueError where they are none of so many cells: kernels do not look."""
+    cell_N, value_N, row_N = (file[f"{name}_{column}"] for column in ("cell", "value", "row"))
+    if (kinds := [str(one.dtype) for one in (cell_N, value_N, row_N)]) != ["int32", "float32", "int64"]:
+        raise ValueError(f"{name} of {', '.join(kinds)}")
+    if not cell_N.shape == value_N.shape == row_N.shape == (cell_N.size,):
+        raise ValueError(f"{name} {cell_N.shape}, {value_N.shape} and {row_N.shape}")
+    if cell_N.min(initial=0) < 0 or cell_N.max(initial=0) >= cells:
+        raise ValueError(f"{name} {cell_N.min()} to {cell_N.max()} of {cells}")
+    return cell_N, value_N, row_N

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import math
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -154,6 +155,28 @@ def test_what_does_not_hold_statistics_is_damage(change: str) -> None:
         data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
     with pytest.raises(DamagedError, match="here does not hold statistics"):
         from_bytes(data, features, TOP_K, SAMPLES, "here")
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("sample_cell", [FEATURES]), ("strata_cell", [1 << 28]), ("top_cell", [-(1 << 28)]), ("top_row", [1, 2])],
+)
+def test_entries_that_fit_no_feature_are_damage(
+    name: str, value: list[int], monkeypatch: pytest.MonkeyPatch, *, compiled: bool
+) -> None:
+    """The archive is whole, so its checksums say nothing; nothing is written beside the tables."""
+    whole = np.load(io.BytesIO(as_bytes(statistics_of(np.ones((1, FEATURES), np.float32), np.arange(1)))))
+    arrays = dict(whole)
+    kind = name.removesuffix("_cell").removesuffix("_row")
+    for column in ("cell", "value", "row"):
+        arrays[f"{kind}_{column}"] = arrays[f"{kind}_{column}"][:1]
+    out = io.BytesIO()
+    np.savez(out, allow_pickle=False, **arrays | {name: np.array(value, arrays[name].dtype)})
+    if not compiled:
+        monkeypatch.setattr(native, "compiled", lambda: None)
+    with pytest.raises(DamagedError, match="here does not hold statistics"):
+        from_bytes(out.getvalue(), FEATURES, TOP_K, SAMPLES, "here")
 
 
 def test_entries_that_are_put_aside_are_sorted_in_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

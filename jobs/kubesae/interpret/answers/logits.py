@@ -62,7 +62,7 @@ def _ends(head: Head, direction_BD: Tensor, tiles: list[slice], most: int) -> li
     found: dict[int, list[tuple[Tensor, Tensor]]] = {1: [], -1: []}
     for tile in tiles:
         effect_BT = head.effect(direction_BD, tile)
-        for sign, parts in found.items():
+        for sign, parts in found.items():  # the largest first: then the effects are turned over
             value_BK, token_BK = largest(effect_BT if sign > 0 else effect_BT.neg_(), most)
             parts.append((value_BK, token_BK + tile.start))
     ends = []
